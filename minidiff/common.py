@@ -1,0 +1,219 @@
+"""The types every floor shares: what a denoiser answers, what it may be told, and small helpers."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+class Prediction(NamedTuple):
+    """What a denoiser believes about x_t = alpha(t) x0 + sigma(t) eps: both unknowns, each of x_t's shape.
+
+    The two always satisfy that equation together, so a sampler may use whichever is convenient.
+    """
+
+    x0: Tensor
+    eps: Tensor
+
+
+class TextEmbedding(NamedTuple):
+    """A batch of encoded prompts: one vector per token for cross-attention, one per prompt for the rest.
+
+    tokens: (B, L, D); mask: (B, L), True where a token is real and False where it is padding; pooled: (B, P).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Everything a network may be told besides x_t and t. Absence is zero.
+
+    text: an encoded prompt, or None. image: (B, D) CLIP image embeddings. label: (B,) integers, 0 = no label.
+    A *dropped* condition keeps its shape and holds nothing: mask all False, pooled 0, image 0, label 0. That is
+    what the network sees when it learns to do without, and what guidance compares against.
+    """
+
+    text: TextEmbedding | None = None
+    image: Tensor | None = None
+    label: Tensor | None = None
+
+    def __len__(self) -> int:
+        return next((len(leaf) for leaf in self._leaves()), 0)
+
+    def _leaves(self) -> Iterable[Tensor]:
+        yield from self.text or ()
+        yield from (leaf for leaf in (self.image, self.label) if leaf is not None)
+
+    def _map(self, function: Any) -> Condition:
+        text = TextEmbedding(*(function(leaf) for leaf in self.text)) if self.text is not None else None
+        rest = (None if leaf is None else function(leaf) for leaf in (self.image, self.label))
+        return Condition(text, *rest)
+
+    def to(self, device: torch.device | str) -> Condition:
+        """The same condition on another device."""
+        return self._map(lambda leaf: leaf.to(device))
+
+    def index(self, rows: Tensor | slice | Sequence[int]) -> Condition:
+        """The rows named, as a condition of their own."""
+        return self._map(lambda leaf: leaf[rows])
+
+    def expand(self, n: int) -> Condition:
+        """One condition, said to each of n samples; a condition that already has n rows is returned as it is."""
+        if len(self) == n:
+            return self
+        if len(self) != 1:
+            raise ValueError(f"`cond` must have 1 row or one per sample ({n}); got {len(self)}.")
+        return self._map(lambda leaf: leaf.expand(n, *leaf.shape[1:]))
+
+    def null(self) -> Condition:
+        """The absence of this condition, in the same shapes."""
+        return self._map(torch.zeros_like)
+
+    def drop(
+        self, text: Tensor | None = None, image: Tensor | None = None, label: Tensor | None = None
+    ) -> Condition:
+        """Forget single parts row by row: each argument is (B,) booleans, True = forget."""
+
+        def forget(leaf: Tensor, rows: Tensor) -> Tensor:
+            rows = rows.to(leaf.device).view(-1, *[1] * (leaf.dim() - 1))
+            return torch.where(rows, torch.zeros_like(leaf), leaf)
+
+        return Condition(
+            text=TextEmbedding(*(forget(leaf, text) for leaf in self.text))
+            if self.text is not None and text is not None
+            else self.text,
+            image=forget(self.image, image) if self.image is not None and image is not None else self.image,
+            label=forget(self.label, label) if self.label is not None and label is not None else self.label,
+        )
+
+    @staticmethod
+    def cat(first: Condition, second: Condition) -> Condition:
+        """Stack two conditions that have the same parts, first above second."""
+        for field in fields(Condition):
+            if (getattr(first, field.name) is None) != (getattr(second, field.name) is None):
+                raise ValueError(
+                    f"Two conditions can be stacked when both have the same parts; only one has `{field.name}`."
+                )
+        text = None
+        if first.text is not None and second.text is not None:
+            text = TextEmbedding(*(torch.cat(pair) for pair in zip(first.text, second.text, strict=True)))
+        rest = (
+            None if a is None or b is None else torch.cat([a, b])
+            for a, b in ((first.image, second.image), (first.label, second.label))
+        )
+        return Condition(text, *rest)
+
+
+class NoiseSchedule(Protocol):
+    """How much signal and noise x_t = alpha(t) x0 + sigma(t) eps holds, for t from 0 (data) to 1 (noise)."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The share of the signal."""
+        ...
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The standard deviation of the noise."""
+        ...
+
+
+class Denoiser(Protocol):
+    """Anything that looks at x_t (B, ...) and says what it thinks x0 and eps are: learned, exact or guided."""
+
+    schedule: NoiseSchedule
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
+        """Predict x0 and eps for samples x_t (B, ...) at times t, a number or (B,)."""
+        ...
+
+
+def as_times(t: Tensor | float, x: Tensor) -> Tensor:
+    """One time per sample: a number or a tensor of shape () or (B,) becomes (B,), on x's device."""
+    return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+
+
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """Give (B,) values the shape (B, 1, ..., 1), so that they multiply x (B, ...) sample by sample."""
+    return values.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+
+
+def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator of its own, so that no result depends on what was drawn before."""
+    check_int("seed", seed, 0, 2**63 - 1)
+    return torch.Generator(device).manual_seed(seed)
+
+
+def randn(shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal noise (B, ...); with a list of generators, sample i is drawn from generator i alone.
+
+    Each generator draws where it lives, and the noise is then moved: a seed means the same picture everywhere.
+    """
+    if generator is None or isinstance(generator, torch.Generator):
+        home = generator.device if generator is not None else device
+        return torch.randn(tuple(shape), generator=generator, device=home).to(device)
+    if len(generator) != shape[0]:
+        raise ValueError(
+            f"`generator` must be one or a list with one per sample ({shape[0]}); got {len(generator)}."
+        )
+    rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device).to(device) for g in generator]
+    return torch.stack(rows)
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called `name`, or the best one here: CUDA, then Apple's MPS, then the CPU.
+
+    Raises ValueError with the devices at hand when the one asked for is not among them.
+    """
+    here = ["cpu"]
+    if torch.backends.mps.is_available():
+        here.insert(0, "mps")
+    if torch.cuda.is_available():
+        here[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name is None:
+        return torch.device(here[0])
+    return torch.device(check_choice("device", name, here))
+
+
+def check_int(name: str, value: Any, low: int, high: int) -> int:
+    """Return value if it is an integer in [low, high]; otherwise say what was expected."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+        raise ValueError(f"`{name}` must be an integer from {low} to {high}; got {_short(value)}.")
+    return int(value)
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """Return value if it is a finite number in [low, high]; otherwise say what was expected."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"`{name}` must be a number from {low:g} to {high:g}; got {_short(value)}.")
+    return float(value)
+
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
+    """Return value if it is among the choices; otherwise name them, and the nearest one."""
+    known = list(choices)
+    for choice in known:
+        if value == choice:
+            return choice
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {_short(value)}.{hint}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

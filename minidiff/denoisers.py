@@ -1,0 +1,141 @@
+"""From a network's output to a belief about x0 and eps, and from a picture to a loss.
+
+A network may be asked for the noise, the picture, or a mixture of both. `target` says what it should have
+answered, `interpret` turns its answer into a `Prediction`; nothing else in minidiff knows the difference.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from minidiff.common import Condition, NoiseSchedule, Prediction, as_times, check_choice, per_sample, randn
+from minidiff.schedules import forward_jump
+
+PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
+
+
+def target(parameterization: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """What the network is trained to say about x_t = alpha x0 + sigma eps.
+
+    "eps": the noise (Ho et al. 2020, equation 14); "x0": the picture; "v": alpha eps - sigma x0 (Salimans & Ho
+    2022, appendix D); "flow": eps - x0, the velocity of rectified flow (Liu et al. 2023).
+    """
+    match parameterization:
+        case "eps":
+            return eps
+        case "x0":
+            return x0
+        case "v":
+            return alpha * eps - sigma * x0
+        case "flow":
+            return eps - x0
+    raise ValueError(check_choice("parameterization", parameterization, PARAMETERIZATIONS))
+
+
+def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+    """The inverse of `target`: solve x_t = alpha x0 + sigma eps, given the output, for x0 and eps.
+
+    "eps" divides by alpha and "x0" by sigma, so each fails at one end of time; "v" and "flow" never do.
+    """
+    match parameterization:
+        case "eps":
+            return Prediction((x_t - sigma * output) / alpha, output)
+        case "x0":
+            return Prediction(output, (x_t - alpha * output) / sigma)
+        case "v":
+            norm = alpha**2 + sigma**2
+            return Prediction((alpha * x_t - sigma * output) / norm, (sigma * x_t + alpha * output) / norm)
+        case "flow":
+            total = alpha + sigma
+            return Prediction((x_t - sigma * output) / total, (x_t + alpha * output) / total)
+    raise ValueError(check_choice("parameterization", parameterization, PARAMETERIZATIONS))
+
+
+def from_x0(x0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+    """The prediction whose picture is x0: eps follows from x_t = alpha x0 + sigma eps (0 where sigma is 0)."""
+    return Prediction(x0, (x_t - alpha * x0) / sigma.clamp(min=1e-6))
+
+
+class NetDenoiser(nn.Module):
+    """A network, a schedule, and what the network predicts: together a trainable `Denoiser`.
+
+    net(x_t, t, cond) returns (B, ...) like x_t. weighting: "uniform" is the plain mean squared error (Ho et al.
+    2020, equation 14); "min-snr" weighs the error so that its share in terms of x0 is min(SNR, 5) (Hang et al.
+    2023). time_sampling: how training times are drawn, "uniform" or "logit-normal" (more of the middle; Esser
+    et al. 2024). clip: limit |x0| to this value when predicting, None for no limit.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        schedule: NoiseSchedule,
+        parameterization: str = "eps",
+        *,
+        weighting: str = "uniform",
+        time_sampling: str = "uniform",
+        clip: float | None = None,
+    ):
+        super().__init__()
+        self.net = net
+        self.schedule = schedule
+        self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
+        self.weighting = check_choice("weighting", weighting, ("uniform", "min-snr"))
+        self.time_sampling = check_choice("time_sampling", time_sampling, ("uniform", "logit-normal"))
+        self.clip = clip
+
+    def forward(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
+        """Predict x0 and eps, each (B, ...), for x_t (B, ...) at times t, a number or (B,)."""
+        times = as_times(t, x_t)
+        alpha, sigma = self._signal_and_noise(times, x_t)
+        prediction = interpret(self.parameterization, self.net(x_t, times, cond), x_t, alpha, sigma)
+        if self.clip is None:
+            return prediction
+        return from_x0(prediction.x0.clamp(-self.clip, self.clip), x_t, alpha, sigma)
+
+    def loss(
+        self,
+        x0: Tensor,
+        cond: Condition | None = None,
+        generator: torch.Generator | None = None,
+        t: Tensor | None = None,
+    ) -> Tensor:
+        """The squared error of the network at a random time, averaged over each sample: (B,).
+
+        Draw t and eps, jump to x_t, compare the output with `target`. Give t (B,) to choose the times.
+        """
+        if t is None:
+            t = self.draw_times(len(x0), generator, x0.device)
+        eps = randn(x0.shape, generator, x0.device)
+        x_t = forward_jump(self.schedule, x0, t, eps)
+        alpha, sigma = self._signal_and_noise(t, x0)
+        error = self.net(x_t, t, cond) - target(self.parameterization, x0, eps, alpha, sigma)
+        squared = error.float().square().flatten(1).mean(1)
+        return squared if self.weighting == "uniform" else squared * self._min_snr(t)
+
+    def draw_times(self, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """n training times: the steps i/T of a discrete schedule, or any time of a continuous one."""
+        home = generator.device if generator is not None else device
+        if self.time_sampling == "logit-normal":
+            return torch.sigmoid(torch.randn(n, generator=generator, device=home)).to(device)
+        steps = getattr(self.schedule, "T", None)
+        if steps is None:
+            return torch.rand(n, generator=generator, device=home).to(device)
+        return (torch.randint(1, steps + 1, (n,), generator=generator, device=home) / steps).to(device)
+
+    def _signal_and_noise(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        schedule = self.schedule
+        return per_sample(schedule.alpha(t), x), per_sample(schedule.sigma(t), x)
+
+    def _min_snr(self, t: Tensor, cap: float = 5.0) -> Tensor:
+        """min(SNR, cap) in units of x0's error, divided by what one unit of the target's error is worth there."""
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        snr = alpha**2 / sigma**2
+        # |x0 error|^2 = factor * |target error|^2, from `interpret`.
+        factor = {
+            "eps": sigma**2 / alpha**2,
+            "x0": torch.ones_like(snr),
+            "v": (sigma / (alpha**2 + sigma**2)) ** 2,
+            "flow": (sigma / (alpha + sigma)) ** 2,
+        }[self.parameterization]
+        return (snr.clamp(max=cap) * factor).float()

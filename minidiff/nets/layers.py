@@ -1,0 +1,130 @@
+"""The bricks of the U-Net: time embedding, residual block, attention within the picture and to the words."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sinusoidal_embedding(t: Tensor, dim: int, longest: float = 10_000.0) -> Tensor:
+    """Write a time as `dim` sines and cosines of geometrically spaced frequencies: (B,) -> (B, dim).
+
+    The frequencies run from 1 down to 1/longest per unit of 1000 t, as in Vaswani et al. 2017, section 3.5.
+    """
+    frequencies = torch.exp(-math.log(longest) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = 1000 * t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """Times (B,) in [0, 1] to vectors (B, dim) that a block can be steered by."""
+
+    def __init__(self, dim: int, frequencies: int = 64):
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """(B,) -> (B, dim)."""
+        return self.mlp(sinusoidal_embedding(t, self.frequencies))
+
+
+def zero(layer: nn.Module) -> nn.Module:
+    """Start a layer at zero, so that the branch it ends says nothing until training has given it something."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Normalize in groups of about 8 channels, at most 32 groups."""
+    return nn.GroupNorm(math.gcd(channels, max(1, min(32, channels // 8))), channels)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, steered by an embedding: norm(h) * (1 + scale) + shift.
+
+    (B, channels_in, H, W) and an embedding (B, dim) -> (B, channels_out, H, W).
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, dim: int, dropout: float = 0.0):
+        super().__init__()
+        self.norm_in = group_norm(channels_in)
+        self.conv_in = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.steer = zero(nn.Linear(dim, 2 * channels_out))
+        self.norm_out = group_norm(channels_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = zero(nn.Conv2d(channels_out, channels_out, 3, padding=1))
+        same = channels_in == channels_out
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return (B, channels_out, H, W)."""
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        scale, shift = self.steer(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = F.silu(self.norm_out(h) * (1 + scale) + shift)
+        return self.shortcut(x) + self.conv_out(self.dropout(h))
+
+
+class Attention(nn.Module):
+    """Multi-head attention softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, equation 1).
+
+    Queries come from x (B, N, dim); keys and values from context (B, L, context_dim), or from x itself without
+    one. mask: (B, L), True where the context may be read. While `record` is a list, the attention weights
+    (B, heads, N, L) of every call are appended to it.
+    """
+
+    def __init__(self, dim: int, heads: int, context_dim: int | None = None):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_kv = nn.Linear(context_dim or dim, 2 * dim, bias=False)
+        self.out = zero(nn.Linear(dim, dim))
+        self.record: list[Tensor] | None = None
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Return (B, N, dim)."""
+        context = x if context is None else context
+        q, (k, v) = self.to_q(x), self.to_kv(context).chunk(2, dim=-1)
+        q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # (B, heads, N, d)
+        visible = None if mask is None else mask[:, None, None, :]
+        if self.record is not None:
+            scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+            scores = scores if visible is None else scores.masked_fill(~visible, float("-inf"))
+            self.record.append(scores.softmax(dim=-1).detach())
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class AttentionBlock(nn.Module):
+    """Let every place look at every other place, then at the words, then think: self-, cross-attention, MLP.
+
+    (B, C, H, W) -> (B, C, H, W). Without context_dim there are no words to look at.
+    """
+
+    def __init__(self, channels: int, heads: int, context_dim: int | None = None, expansion: int = 2):
+        super().__init__()
+        self.norm_self = nn.LayerNorm(channels)
+        self.self_attention = Attention(channels, heads)
+        self.cross_attention = None
+        if context_dim is not None:
+            self.norm_cross = nn.LayerNorm(channels)
+            self.cross_attention = Attention(channels, heads, context_dim)
+        self.norm_mlp = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, expansion * channels),
+            nn.GELU(),
+            zero(nn.Linear(expansion * channels, channels)),
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Return (B, C, H, W)."""
+        h = x.flatten(2).transpose(1, 2)  # (B, H*W, C): one token per place
+        h = h + self.self_attention(self.norm_self(h))
+        if self.cross_attention is not None:
+            h = h + self.cross_attention(self.norm_cross(h), context, mask)
+        h = h + self.mlp(self.norm_mlp(h))
+        return h.transpose(1, 2).unflatten(2, x.shape[2:])

@@ -1,0 +1,39 @@
+"""A network for points: everything the U-Net does for pictures, small enough to train in seconds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from minidiff.common import Condition, check_int
+from minidiff.nets.layers import TimeEmbedding
+
+
+class MLP(nn.Module):
+    """A perceptron on points (B, dim), told the time and, if labels > 0, a class (0 = none).
+
+    Returns (B, dim): whatever the denoiser around it asks for.
+    """
+
+    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, labels: int = 0):
+        super().__init__()
+        check_int("dim", dim, 1, 10_000)
+        check_int("width", width, 1, 10_000)
+        check_int("depth", depth, 1, 100)
+        self.time = TimeEmbedding(width)
+        self.label = nn.Embedding(labels + 1, width) if labels else None
+        self.inlet = nn.Linear(dim, width)
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.outlet = nn.Linear(width, dim)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """x (B, dim), t (B,) -> (B, dim)."""
+        embedding = self.time(t)
+        if self.label is not None:
+            none = torch.zeros(len(x), dtype=torch.long, device=x.device)
+            label = none if cond is None or cond.label is None else cond.label
+            embedding = embedding + self.label(label)
+        h = self.inlet(x)
+        for layer in self.hidden:
+            h = h + nn.functional.silu(layer(h + embedding))
+        return self.outlet(h)

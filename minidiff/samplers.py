@@ -1,0 +1,175 @@
+"""Samplers: how to walk from noise to data when a denoiser says, at every point, where it leads.
+
+A *step* goes from time t to an earlier time s and knows nothing of loops; `sample` is the one loop and knows
+nothing of steps. Every step sees only the denoiser's `Prediction`, so each works with every network and schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from minidiff.common import Condition, Denoiser, Generators, NoiseSchedule, as_times, per_sample, randn
+from minidiff.schedules import posterior
+
+
+class Step(Protocol):
+    """One move from time t to s < t. `memory` is what the step before left behind, None at the first."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor | float,
+        s: Tensor | float,
+        cond: Condition | None = None,
+        *,
+        memory: Any = None,
+        generator: Generators = None,
+    ) -> tuple[Tensor, Any]:
+        """Return x_s (B, ...) and the memory for the next step."""
+        ...
+
+
+def sample(
+    step: Step,
+    denoiser: Denoiser,
+    x: Tensor,
+    times: Tensor,
+    cond: Condition | None = None,
+    generator: Generators = None,
+) -> Iterator[Tensor]:
+    """Walk x (B, ...) along `times` and yield every state on the way; the last one is the sample.
+
+    times: N + 1 strictly decreasing numbers, see `time_grid`; N states are yielded after the initial x. One
+    generator, or one per sample: then a sample does not depend on the batch it is drawn in.
+    """
+    if times.dim() != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
+        raise ValueError("`times` must be two or more strictly decreasing numbers; see `time_grid`.")
+    memory = None
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        with torch.no_grad():
+            x, memory = step(denoiser, x, t, s, cond, memory=memory, generator=generator)
+        yield x
+
+
+def ddpm_step(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor | float,
+    s: Tensor | float,
+    cond: Condition | None = None,
+    *,
+    memory: Any = None,
+    generator: Generators = None,
+) -> tuple[Tensor, Any]:
+    """Draw x_s from q(x_s | x_t, x0_hat): the ancestral step, which puts fresh noise in at every move.
+
+    Source: Ho et al. 2020, algorithm 2, with the posterior variance; written for any s < t.
+    """
+    t, s = as_times(t, x_t), as_times(s, x_t)
+    mean, std = posterior(denoiser.schedule, denoiser(x_t, t, cond).x0, x_t, t, s)
+    return mean + std * randn(x_t.shape, generator, x_t.device).to(x_t.dtype), None
+
+
+def ddim_step(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor | float,
+    s: Tensor | float,
+    cond: Condition | None = None,
+    *,
+    eta: float = 0.0,
+    memory: Any = None,
+    generator: Generators = None,
+) -> tuple[Tensor, Any]:
+    """Noise the predicted picture again, but less, with the predicted noise: x_s = alpha_s x0_hat + sigma_s eps_hat.
+
+    This one line is DDIM, the Euler step of EDM and that of flow matching. eta > 0 replaces a part of eps_hat by
+    fresh noise; eta = 1 has DDPM's variance. Source: Song et al. 2021 (DDIM), equation 12.
+    """
+    t, s = as_times(t, x_t), as_times(s, x_t)
+    x0, eps = denoiser(x_t, t, cond)
+    alpha_s, sigma_s = _at(denoiser.schedule, s, x_t)
+    if eta == 0:
+        return alpha_s * x0 + sigma_s * eps, None
+    fresh = eta * posterior(denoiser.schedule, x0, x_t, t, s)[1]
+    kept = (sigma_s**2 - fresh**2).clamp(min=0).sqrt()
+    noise = randn(x_t.shape, generator, x_t.device).to(x_t.dtype)
+    return alpha_s * x0 + kept * eps + fresh * noise, None
+
+
+def heun_step(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor | float,
+    s: Tensor | float,
+    cond: Condition | None = None,
+    *,
+    memory: Any = None,
+    generator: Generators = None,
+) -> tuple[Tensor, Any]:
+    """Take the DDIM step, look again from there, and go with the average of both looks: second order.
+
+    x_s = x_t + (alpha_s - alpha_t) mean(x0_hat) + (sigma_s - sigma_t) mean(eps_hat), the trapezoidal rule in the
+    two coordinates in which the path's equation never divides by zero. A step to sigma = 0 stays first order, as
+    eps means nothing there. Source: the idea is Karras et al. 2022 (EDM), algorithm 1, two calls a step.
+    """
+    t, s = as_times(t, x_t), as_times(s, x_t)
+    alpha_t, sigma_t = _at(denoiser.schedule, t, x_t)
+    alpha_s, sigma_s = _at(denoiser.schedule, s, x_t)
+    here = denoiser(x_t, t, cond)
+    euler = alpha_s * here.x0 + sigma_s * here.eps
+    if not bool((sigma_s > 0).all()):
+        return euler, None
+    there = denoiser(euler, s, cond)
+    x0, eps = (here.x0 + there.x0) / 2, (here.eps + there.eps) / 2
+    return x_t + (alpha_s - alpha_t) * x0 + (sigma_s - sigma_t) * eps, None
+
+
+def dpmpp_2m_step(
+    denoiser: Denoiser,
+    x_t: Tensor,
+    t: Tensor | float,
+    s: Tensor | float,
+    cond: Condition | None = None,
+    *,
+    memory: tuple[Tensor, Tensor] | None = None,
+    generator: Generators = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """DPM-Solver++(2M): second order for one call a step, by remembering the picture predicted before.
+
+    With lambda = log(alpha / sigma), h = lambda_s - lambda_t and r = h_before / h:
+    x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D,  D = (1 + 1/(2r)) x0_hat - 1/(2r) x0_before.
+    Source: Lu et al. 2022 (DPM-Solver++), algorithm 2. The first step and the one to sigma = 0 are first order.
+    """
+    t, s = as_times(t, x_t), as_times(s, x_t)
+    alpha_t, sigma_t = _at(denoiser.schedule, t, x_t)
+    alpha_s, sigma_s = _at(denoiser.schedule, s, x_t)
+    x0 = denoiser(x_t, t, cond).x0
+    lambda_t, lambda_s = alpha_t.log() - sigma_t.log(), alpha_s.log() - sigma_s.log()
+    blend = x0
+    if memory is not None:
+        x0_before, lambda_before = memory
+        # 1/(2r); zero where a step is infinitely long in lambda, that is at pure noise and at sigma = 0.
+        half = (lambda_s - lambda_t) / (lambda_t - lambda_before) / 2
+        half = torch.where(torch.isfinite(half), half, torch.zeros_like(half))
+        blend = x0 + half * (x0 - x0_before)
+    # alpha_s (1 - exp(-h)) = alpha_s - alpha_t sigma_s / sigma_t, which stays finite at both ends of time.
+    x_s = sigma_s / sigma_t * x_t + (alpha_s - alpha_t * sigma_s / sigma_t) * blend
+    return x_s, (x0, lambda_t)
+
+
+STEPS: dict[str, Step] = {
+    "ddpm": ddpm_step,
+    "ddim": ddim_step,
+    "heun": heun_step,
+    "dpmpp_2m": dpmpp_2m_step,
+}
+
+
+def _at(schedule: NoiseSchedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    return per_sample(schedule.alpha(t), x), per_sample(schedule.sigma(t), x)

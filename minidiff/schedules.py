@@ -1,0 +1,212 @@
+"""Noise schedules: how a picture fades into noise, step by step and in one jump.
+
+Everywhere in minidiff x_t = alpha(t) x0 + sigma(t) eps with t from 0 (data) to 1 (noise). Here `alpha` is the
+*square root* of the alpha_bar of Ho et al. 2020, so that the same two symbols also describe flow matching.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minidiff.common import NoiseSchedule, check_choice, check_int, check_number, per_sample
+
+
+class _Schedule:
+    """What follows from alpha and sigma alone."""
+
+    t_max: float = 1.0  # where sampling starts; below 1 where alpha(1) is too small to divide by
+
+    def alpha(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def sigma(self, t: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def alpha_bar(self, t: Tensor) -> Tensor:
+        """alpha_bar = alpha^2, the share of the signal's variance that is left."""
+        return self.alpha(t) ** 2
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2), the logarithm of the signal-to-noise ratio: +inf at data, falling."""
+        return 2 * (self.alpha(t).double().log() - self.sigma(t).double().log()).to(_dtype(t))
+
+
+class DiscreteSchedule(_Schedule):
+    """The schedules of DDPM: T small steps, each mixing in a little noise of variance beta_i.
+
+    alpha_bar(i/T) = (1 - beta_1) ... (1 - beta_i), and between the steps log alpha_bar is interpolated.
+    Source: Ho et al. 2020, equation 4. betas: (T,) in (0, 1), kept in float64, as is everything derived from
+    them: in half precision 1 - alpha_bar(1/T) would round to zero.
+    """
+
+    def __init__(self, betas: Tensor):
+        betas = torch.as_tensor(betas, dtype=torch.float64)
+        if betas.dim() != 1 or not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError("`betas` must be a list of numbers above 0 and below 1; got others.")
+        self.betas = betas
+        self.T = len(betas)
+        self._log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(T={self.T})"
+
+    def _log(self, t: Tensor) -> Tensor:
+        table = self._log_alpha_bar.to(t.device)
+        place = t.double().clamp(0, 1) * self.T
+        low = place.floor().clamp(max=self.T - 1).long()
+        return torch.lerp(table[low], table[low + 1], place - low)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """sqrt(alpha_bar(t)), in t's precision."""
+        t = torch.as_tensor(t)
+        return (0.5 * self._log(t)).exp().to(_dtype(t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sqrt(1 - alpha_bar(t)), in t's precision."""
+        t = torch.as_tensor(t)
+        return (-torch.expm1(self._log(t))).sqrt().to(_dtype(t))
+
+
+class LinearSchedule(DiscreteSchedule):
+    """beta_i rises in a straight line from 1e-4 to 0.02 (Ho et al. 2020, section 4).
+
+    Those two numbers belong to T = 1000; for another T they are scaled by 1000 / T, so that the end of the
+    process holds as little of the picture. T: an integer from 21 (below, a beta would exceed 1) to 100,000.
+    """
+
+    def __init__(self, T: int = 1000):
+        check_int("T", T, 21, 100_000)
+        scale = 1000 / T
+        super().__init__(torch.linspace(1e-4 * scale, 0.02 * scale, T, dtype=torch.float64))
+
+
+class CosineSchedule(DiscreteSchedule):
+    """alpha_bar(t) = f(t) / f(0) with f(t) = cos^2((t + s) / (1 + s) * pi / 2), s = 0.008.
+
+    Source: Nichol & Dhariwal 2021, equation 17; as there, beta is capped at 0.999, which only touches the last
+    step. alpha_bar(1) is about 2e-9: turning eps into x0 there multiplies an error by 20,000, so sampling starts
+    one step below, at t_max = 1 - 1/T. T: an integer from 2 to 100,000.
+    """
+
+    def __init__(self, T: int = 1000):
+        check_int("T", T, 2, 100_000)
+        s = 0.008
+        f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * torch.pi / 2) ** 2
+        super().__init__((1 - f[1:] / f[:-1]).clamp(max=0.999))
+        self.t_max = 1 - 1 / T
+
+
+class RectifiedFlow(_Schedule):
+    """The straight line from data to noise: alpha = 1 - t, sigma = t.
+
+    Source: Liu et al. 2023 and Lipman et al. 2023 (flow matching). Its velocity dx_t/dt is eps - x0.
+    """
+
+    def __repr__(self) -> str:
+        return "RectifiedFlow()"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1 - t."""
+        return 1 - torch.as_tensor(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """t."""
+        return torch.as_tensor(t) * 1.0
+
+
+SCHEDULES: dict[str, type[Any]] = {"linear": LinearSchedule, "cosine": CosineSchedule, "flow": RectifiedFlow}
+
+
+def make_schedule(name: str) -> Any:
+    """The schedule called "linear", "cosine" or "flow"."""
+    return SCHEDULES[check_choice("schedule", name, SCHEDULES)]()
+
+
+def forward_jump(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """Noise a picture to time t in one jump: x_t = alpha(t) x0 + sigma(t) eps.
+
+    Source: Ho et al. 2020, equation 4. x0, eps: (B, ...); t: (B,) in [0, 1]. Returns x_t: (B, ...).
+    """
+    return per_sample(schedule.alpha(t), x0) * x0 + per_sample(schedule.sigma(t), x0) * eps
+
+
+def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """One step of the forward chain, from time s to a later t, that looks at nothing but x_s.
+
+    x_t = a x_s + sqrt(sigma_t^2 - a^2 sigma_s^2) noise with a = alpha_t / alpha_s. For neighbouring steps of
+    a DDPM schedule a^2 = 1 - beta: Ho et al. 2020, equation 2. x_s, noise: (B, ...); s < t: (B,).
+    """
+    a, std = _transition(schedule, s, t)
+    return per_sample(a, x_s) * x_s + per_sample(std, x_s) * noise
+
+
+def posterior(
+    schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean (B, ...) and standard deviation (B, 1, ...) of q(x_s | x_t, x0): one step back, if x0 were known.
+
+    mean = (a sigma_s^2 / sigma_t^2) x_t + (alpha_s sigma_ts^2 / sigma_t^2) x0 and
+    std = sigma_ts sigma_s / sigma_t, where a = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2.
+    Source: Ho et al. 2020, equations 6 and 7, written for any s < t and so for every schedule.
+    """
+    a, sigma_ts = _transition(schedule, s, t)
+    sigma_s, sigma_t = schedule.sigma(s).double(), schedule.sigma(t).double()
+    keep = a * sigma_s**2 / sigma_t**2
+    pull = schedule.alpha(s).double() * sigma_ts**2 / sigma_t**2
+    std = sigma_ts * sigma_s / sigma_t
+    return per_sample(keep, x_t) * x_t + per_sample(pull, x_t) * x0, per_sample(std, x_t)
+
+
+def _transition(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The factor and the noise of the step s -> t, in float64: q(x_t | x_s) = N(a x_s, sigma_ts^2)."""
+    s, t = s.double(), t.double()
+    a = schedule.alpha(t) / schedule.alpha(s)
+    variance = schedule.sigma(t) ** 2 - (a * schedule.sigma(s)) ** 2
+    return a, variance.clamp(min=0).sqrt()
+
+
+def time_grid(
+    schedule: NoiseSchedule,
+    steps: int,
+    *,
+    start: float | None = None,
+    end: float = 0.0,
+    spacing: str = "uniform",
+) -> Tensor:
+    """The times a sampler visits: steps + 1 strictly decreasing numbers (float32) from `start` to `end`.
+
+    "uniform" spaces them evenly in t; "quadratic" ends with ever smaller steps; "log-snr" takes equal steps in
+    the logarithm of the signal-to-noise ratio, which suits DPM-Solver++ (Lu et al. 2022, section 6), and then
+    one last step to `end`. start defaults to the schedule's noise end, t_max. steps: 1 to 1000.
+    """
+    check_int("steps", steps, 1, 1000)
+    check_choice("spacing", spacing, ("uniform", "quadratic", "log-snr"))
+    start = check_number("start", getattr(schedule, "t_max", 1.0) if start is None else start, 1e-3, 1.0)
+    check_number("end", end, 0.0, start)
+    if end >= start:
+        raise ValueError(f"`end` must lie below `start` ({start:g}); got {end:g}.")
+    u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    if spacing == "log-snr":
+        times = _even_in_log_snr(schedule, steps, start, end)
+    else:
+        times = end + (start - end) * (u if spacing == "uniform" else u**2)
+    return times.float()
+
+
+def _even_in_log_snr(schedule: NoiseSchedule, steps: int, start: float, end: float) -> Tensor:
+    """Invert log-SNR, a falling function of t, by looking it up in a fine table."""
+    t = torch.linspace(max(end, 1e-3), min(start, 1 - 1e-3), 20_001, dtype=torch.float64)
+    log_snr = 2 * (schedule.alpha(t).log() - schedule.sigma(t).log())
+    wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)
+    place = torch.searchsorted(-log_snr, -wanted).clamp(1, len(t) - 1)
+    left, right = log_snr[place - 1], log_snr[place]
+    times = torch.lerp(t[place - 1], t[place], (wanted - left) / (right - left))
+    times[0], times[-1] = start, end
+    return times
+
+
+def _dtype(t: Tensor) -> torch.dtype:
+    return t.dtype if t.dtype.is_floating_point else torch.get_default_dtype()
