@@ -1,0 +1,68 @@
+"""What training minimizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minidiff.common import Condition, check_number
+
+
+@dataclass(frozen=True)
+class ConditionDropout:
+    """How often a sample is shown its text only, its image embedding only, both, or neither.
+
+    The two are drawn *jointly*, so that one network learns every case it will be asked for: the conditional and
+    the unconditional answer that classifier-free guidance mixes (Ho & Salimans 2022, arXiv:2207.12598), with
+    text, with an image embedding, and with both. The four shares add up to 1, or ValueError is raised.
+    """
+
+    text: float = 0.45
+    image: float = 0.25
+    both: float = 0.20
+    none: float = 0.10
+
+    def __post_init__(self) -> None:
+        shares = {name: check_number(name, getattr(self, name), 0, 1) for name in ("text", "image", "both", "none")}
+        total = sum(shares.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"`text`, `image`, `both` and `none` must add up to 1; got {total:g}.")
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw for n samples: (keep_text, keep_image), each (n,) booleans on the generator's device."""
+        u = torch.rand(n, generator=generator, device=generator.device)
+        keep_text = (u < self.text) | ((u >= self.text + self.image) & (u < 1 - self.none))
+        keep_image = (u >= self.text) & (u < 1 - self.none)
+        return keep_text, keep_image
+
+
+class Denoising(nn.Module):
+    """The denoiser's own loss on a batch (x0, cond), with conditions dropped as it must learn to do without.
+
+    drop: the shares of text and image, or None to keep both always. label_drop: the probability that a label is
+    replaced by 0, drawn on its own. forward returns one loss per sample, (B,).
+    """
+
+    def __init__(self, denoiser: nn.Module, drop: ConditionDropout | None = None, label_drop: float = 0.0) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.drop = drop
+        self.label_drop = check_number("label_drop", label_drop, 0, 1)
+
+    def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
+        """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""
+        x0, cond = batch
+        if cond is not None:
+            cond = self._forget(cond, len(x0), generator)
+        return self.denoiser.loss(x0, cond, generator)  # type: ignore[operator]
+
+    def _forget(self, cond: Condition, n: int, generator: torch.Generator) -> Condition:
+        if self.drop is not None:
+            keep_text, keep_image = self.drop.sample(n, generator)
+            cond = cond.drop(text=~keep_text, image=~keep_image)
+        if self.label_drop > 0:
+            u = torch.rand(n, generator=generator, device=generator.device)
+            cond = cond.drop(label=u < self.label_drop)
+        return cond

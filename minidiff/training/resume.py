@@ -1,0 +1,132 @@
+"""Taking a run's whole state into a checkpoint, and putting it back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from minidiff.training.checkpoint import Checkpoint, CheckpointError
+from minidiff.training.processes import stacked
+
+if TYPE_CHECKING:
+    from minidiff.training.loop import Run
+
+# Settings that decide which samples come when: another value would not continue the run but make another one.
+_FIXED = ("seed", "batch_size")
+# Settings that only say how far to go and what to show.
+_FREE = ("steps", "minutes", "save_every", "keep", "progress", "log_every", "max_bad_steps")
+
+
+def capture(run: Run) -> Checkpoint:
+    """The whole state of a run; all processes call it, since each adds its own random state."""
+    return Checkpoint(
+        step=run.result.step,
+        epoch=run.epoch,
+        position=run.position,
+        elapsed=run.result.seconds,
+        images=len(run.order),
+        ema_updates=run.ema.updates,
+        counters=run.counters.tolist(),
+        config=asdict(run.config),
+        history=run.result.history,
+        weights=_changing(run),
+        ema=run.ema.shadow,
+        optimizer={
+            f"{name}/{key}": value
+            for name, p in run.weights.items()
+            for key, value in run.optimizer.state.get(p, {}).items()
+        },
+        random={name: stacked(state, run.device) for name, state in _random(run).items()},
+    )
+
+
+@torch.no_grad()
+def restore(run: Run, found: Checkpoint) -> None:
+    """Put a checkpoint into a run that has just been set up; CheckpointError says why it cannot be."""
+    _compare_configs(run, found)
+    _fill(_changing(run), found.weights, "weights")
+    _fill(run.ema.shadow, found.ema, "averaged weights")
+    for key, value in found.optimizer.items():
+        name, part = key.rsplit("/", 1)
+        if name not in run.weights:
+            raise CheckpointError(f"The checkpoint has the optimizer's state of {name!r}, which this model lacks.")
+        p = run.weights[name]
+        # In the weight's own memory order (channels_last, say), which the fused kernel relies on.
+        home = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=run.device)
+        run.optimizer.state[p][part] = home.copy_(value)
+    run.ema.updates = found.ema_updates
+    run.counters = torch.tensor(found.counters, device=run.device)
+    run.elapsed = found.elapsed
+    run.seek(found.epoch, found.position)
+    if len(run.order) != found.images:
+        raise CheckpointError(
+            f"The checkpoint was made with {found.images} samples in an epoch and the source has "
+            f"{len(run.order)}: use the same data, or another folder."
+        )
+    _restore_random(run, found)
+    result = run.result
+    result.step = result.resumed_from = found.step
+    result.seconds, result.history, result.skipped = found.elapsed, found.history, int(found.counters[5])
+
+
+def _changing(run: Run) -> dict[str, Tensor]:
+    """What training changes in the objective: trained parameters, and the buffers that a state dict holds."""
+    kept = {name.replace("_orig_mod.", ""): value for name, value in run.objective.state_dict().items()}
+    buffers = {name.replace("_orig_mod.", "") for name, _ in run.objective.named_buffers()}
+    return {**run.weights, **{name: value for name, value in kept.items() if name in buffers}}
+
+
+def _fill(into: dict[str, Tensor], found: dict[str, Tensor], what: str) -> None:
+    if set(into) != set(found):
+        wrong = sorted(set(into) ^ set(found))
+        raise CheckpointError(
+            f"The checkpoint is of another model: its {what} and this model's differ in {len(wrong)} names, "
+            f"such as {wrong[0]!r}: use the same architecture, or another folder."
+        )
+    for name, value in found.items():
+        if into[name].shape != value.shape:
+            raise CheckpointError(
+                f"The checkpoint is of another model: {name!r} has shape {tuple(value.shape)} there and "
+                f"{tuple(into[name].shape)} here: use the same architecture, or another folder."
+            )
+        into[name].copy_(value)
+
+
+def _compare_configs(run: Run, found: Checkpoint) -> None:
+    mine = json.loads(json.dumps(asdict(run.config)))
+    changed = {name: found.config.get(name) for name in mine if mine[name] != found.config.get(name)}
+    for name in _FIXED:
+        if name in changed:
+            raise CheckpointError(
+                f"`{name}` must stay {changed[name]!r}, as in the checkpoint that this run would go on from; "
+                f"got {mine[name]!r}: use the same value, or another folder."
+            )
+    other = sorted(set(changed) - set(_FREE))
+    if other:
+        warnings.warn(f"The run goes on with other settings than before: {', '.join(other)}.", stacklevel=2)
+
+
+def _random(run: Run) -> dict[str, Tensor]:
+    """The states of this process's random generators, as bytes."""
+    states = {"cpu": torch.get_rng_state(), f"noise-{run.device.type}": run.noise.get_state()}
+    if run.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(run.device)
+    return states
+
+
+def _restore_random(run: Run, found: Checkpoint) -> None:
+    mine, rank = _random(run), run.team.process_index
+    shapes = {name: (run.team.num_processes, len(state)) for name, state in mine.items()}
+    if shapes != {name: tuple(rows.shape) for name, rows in found.random.items()}:
+        warnings.warn("Another device or number of processes than before: noise is drawn afresh.", stacklevel=2)
+        run.seed_random(found.step)
+        return
+    torch.set_rng_state(found.random["cpu"][rank])
+    run.noise.set_state(found.random[f"noise-{run.device.type}"][rank])
+    if run.device.type == "cuda":
+        torch.cuda.set_rng_state(found.random["cuda"][rank], run.device)

@@ -1,0 +1,63 @@
+"""Where training batches come from: an order for each epoch, and the samples at given places."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from minidiff.common import Condition, seeded
+
+
+class Source(Protocol):
+    """What `train` asks of its data. A method `to(device)`, if there is one, is called once before the start."""
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The epoch's samples in order, (N,) long: a function of (seed, epoch) and of nothing else."""
+        ...
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Any:
+        """The samples at `indices` (B,), which are a slice of `order`, on the device that `order` lives on."""
+        ...
+
+
+def fold_in(seed: int, *numbers: int) -> int:
+    """A new seed from a seed and what it is for (an epoch, a process): neighbors share nothing.
+
+    The name is JAX's. 31 bits, so that every device's generator takes it whole.
+    """
+    text = ",".join(str(number) for number in (seed, *numbers))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
+
+
+def shuffled(count: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of 0 ... count - 1 that depends on (seed, epoch) alone, (count,) long, on the CPU."""
+    return torch.randperm(count, generator=seeded(fold_in(seed, epoch)))
+
+
+class TensorSource:
+    """Samples that fit in memory: x (N, ...), and optionally labels (N,), integers with 0 = no label.
+
+    A batch is (x0, cond) with cond = Condition(label=...) or None. Raises ValueError if the lengths differ.
+    """
+
+    def __init__(self, x: Tensor, labels: Tensor | None = None) -> None:
+        if labels is not None and labels.shape != x.shape[:1]:
+            wanted, got = tuple(x.shape[:1]), tuple(labels.shape)
+            raise ValueError(f"`labels` must have one entry per sample, shape {wanted}; got shape {got}.")
+        self.x, self.labels = x, labels
+
+    def to(self, device: torch.device | str) -> TensorSource:
+        """The same samples on another device."""
+        return TensorSource(self.x.to(device), None if self.labels is None else self.labels.to(device))
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """A fresh shuffle of all samples in each epoch."""
+        # On the samples' device, so that picking a batch there never waits for the host.
+        return shuffled(len(self.x), seed, epoch).to(self.x.device)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition | None]:
+        """The samples at `indices` and their condition."""
+        return self.x[indices], None if self.labels is None else Condition(label=self.labels[indices])
