@@ -1,0 +1,84 @@
+"""What the chapters need to be read, run and practiced: quick sizes for tests, and a checker for the exercises."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from minidiff.common import check_choice
+
+T = TypeVar("T")
+Checker = Callable[[Any], str | None]
+
+_EXERCISES: dict[str, tuple[Checker, str]] = {}
+
+
+def fast(full: T, quick: T) -> T:
+    """`full`, or `quick` where the environment sets MINIDIFF_FAST=1, as the tests of the chapters do.
+
+    It chooses sizes and thresholds only; a chapter runs the same cells either way.
+    """
+    return quick if os.environ.get("MINIDIFF_FAST") == "1" else full
+
+
+def exercise(exercise_id: str, right: str) -> Callable[[Checker], Checker]:
+    """Register the checker of an exercise, say "2.1": a function of the answer that returns a hint, or None if right.
+
+    right: what to say about a right answer, the reason why it is right. An error that the answer raises counts as
+    wrong and is shown; a returned or given None or ... counts as not filled in yet.
+    """
+
+    def register(checker: Checker) -> Checker:
+        if exercise_id in _EXERCISES:
+            raise ValueError(f"`exercise_id` must be new for every exercise; {exercise_id!r} is taken.")
+        _EXERCISES[exercise_id] = (checker, right)
+        return checker
+
+    return register
+
+
+def check(exercise_id: str, answer: Any) -> None:
+    """Print at once whether `answer` solves the exercise, and if not, a hint. An unfilled answer is no failure."""
+    print(verdict(exercise_id, answer)[1])
+
+
+def verdict(exercise_id: str, answer: Any) -> tuple[bool | None, str]:
+    """(True, False or, when there is no answer yet, None; the sentence to print).
+
+    Raises ValueError for an exercise that does not exist.
+    """
+    # By name, since that module imports this one: it fills the registry when it is first needed.
+    importlib.import_module("minidiff.exercises")
+    checker, right = _EXERCISES[check_choice("exercise_id", exercise_id, _EXERCISES)]
+    waiting = f"Exercise {exercise_id} is waiting for you: replace the ... with your answer and run the cell again."
+    if _unfilled(answer):
+        return None, waiting
+    try:
+        hint = checker(_watched(answer) if callable(answer) else answer)
+    except _Unfilled:
+        return None, waiting
+    except Exception as error:  # whatever a learner's code may raise
+        return False, f"Not yet: your answer stops with {type(error).__name__}: {error}"
+    return (True, f"Right: {right}") if hint is None else (False, f"Not yet: {hint}")
+
+
+class _Unfilled(Exception):
+    """A learner's function has nothing in it yet."""
+
+
+def _unfilled(value: Any) -> bool:
+    return value is None or value is Ellipsis
+
+
+def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The learner's function; as long as it returns nothing, it is not filled in."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if _unfilled(result):
+            raise _Unfilled
+        return result
+
+    return call
