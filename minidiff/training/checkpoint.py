@@ -150,7 +150,7 @@ def _read(path: Path) -> Checkpoint:
             raise _Damaged(f"{name} does not have the SHA-256 in {_MANIFEST}")
     # From here on the files are what was written, so a surprise is another version's doing, not the disk's.
     state = json.loads(data[_STATE])
-    version = state.pop("version")
+    version = state.pop("version", VERSION)
     if version > VERSION:
         raise CheckpointError(
             f"The checkpoint {path} has format {version} of a newer minidiff, and this one reads formats up to "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,3 +67,19 @@ class Denoising(nn.Module):
             u = torch.rand(n, generator=generator, device=generator.device)
             cond = cond.drop(label=u < self.label_drop)
         return cond
+
+
+class JointDenoising(Denoising):
+    """The denoiser's loss with its text encoder inside, so that words get the meaning that pictures need.
+
+    A batch is (x0, (ids, mask)); encoder.encode_ids(ids, mask) gives the words' embedding.
+    """
+
+    def __init__(self, denoiser: nn.Module, encoder: nn.Module, drop: ConditionDropout) -> None:
+        super().__init__(denoiser, drop)
+        self.encoder = encoder
+
+    def forward(self, batch: tuple[Tensor, Any], generator: torch.Generator) -> Tensor:
+        """The loss of each sample, (B,)."""
+        x0, (ids, mask) = batch
+        return super().forward((x0, Condition(text=self.encoder.encode_ids(ids, mask))), generator)  # type: ignore

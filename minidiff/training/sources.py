@@ -32,9 +32,12 @@ def fold_in(seed: int, *numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
-def shuffled(count: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of 0 ... count - 1 that depends on (seed, epoch) alone, (count,) long, on the CPU."""
-    return torch.randperm(count, generator=seeded(fold_in(seed, epoch)))
+def shuffled(count: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
+    """A permutation of 0 ... count - 1 that depends on (seed, epoch) alone, (count,) long, on `device`."""
+    order = torch.randperm(count, generator=seeded(fold_in(seed, epoch)))  # on the CPU: the same everywhere
+    if torch.device(device).type == "cuda":  # from pinned memory, so that a new epoch does not wait for the GPU
+        return order.pin_memory().to(device, non_blocking=True)
+    return order.to(device)
 
 
 class TensorSource:
@@ -56,7 +59,7 @@ class TensorSource:
     def order(self, seed: int, epoch: int) -> Tensor:
         """A fresh shuffle of all samples in each epoch."""
         # On the samples' device, so that picking a batch there never waits for the host.
-        return shuffled(len(self.x), seed, epoch).to(self.x.device)
+        return shuffled(len(self.x), seed, epoch, self.x.device)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition | None]:
         """The samples at `indices` and their condition."""

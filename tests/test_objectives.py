@@ -1,0 +1,61 @@
+"""What training samples are told and not told, and where they come from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from minidiff.common import Condition, TextEmbedding, seeded
+from minidiff.training import ConditionDropout, Denoising, TensorSource
+
+
+def test_labels_travel_with_their_samples() -> None:
+    source = TensorSource(torch.arange(10.0)[:, None], torch.arange(10))
+    x, cond = source.batch(torch.tensor([3, 7]), seeded(0))
+    assert x.flatten().tolist() == [3, 7] and cond is not None and cond.label.tolist() == [3, 7]
+    with pytest.raises(ValueError, match="`labels` must have one entry per sample"):
+        TensorSource(torch.zeros(3, 1), torch.zeros(2))
+
+
+def test_text_and_image_are_kept_in_the_four_shares() -> None:
+    keep_text, keep_image = ConditionDropout(0.45, 0.25, 0.20, 0.10).sample(40_000, seeded(0))
+    shares = [
+        (keep_text & ~keep_image).float().mean(),
+        (~keep_text & keep_image).float().mean(),
+        (keep_text & keep_image).float().mean(),
+        (~keep_text & ~keep_image).float().mean(),
+    ]
+    assert [float(s) for s in shares] == pytest.approx([0.45, 0.25, 0.20, 0.10], abs=0.01)
+    with pytest.raises(ValueError, match=r"must add up to 1; got 1\.1"):
+        ConditionDropout(none=0.2)
+    for name, (text, image) in {"text": (True, False), "image": (False, True), "both": (True, True)}.items():
+        only = {"text": 0.0, "image": 0.0, "both": 0.0, "none": 0.0, name: 1.0}
+        kept = ConditionDropout(**only).sample(1000, seeded(1))
+        assert kept[0].eq(text).all() and kept[1].eq(image).all()
+
+
+def test_denoising_forgets_conditions_row_by_row_and_nothing_else() -> None:
+    told: list[Condition] = []
+
+    class Listener(nn.Module):
+        def loss(self, x0: Tensor, cond: Condition, generator: torch.Generator) -> Tensor:
+            told.append(cond)
+            return x0.flatten(1).mean(1)
+
+    n = 4000
+    text = TextEmbedding(torch.ones(n, 2, 3), torch.ones(n, 2, dtype=torch.bool), torch.ones(n, 5))
+    cond = Condition(text, image=torch.ones(n, 3), label=torch.ones(n, dtype=torch.long))
+    losses = Denoising(Listener(), ConditionDropout(), label_drop=0.3)((torch.zeros(n, 1), cond), seeded(0))
+    heard = told[0]
+    assert losses.shape == (n,) and heard.text is not None and heard.image is not None and heard.label is not None
+    kept_text = heard.text.mask.all(1)
+    assert torch.equal(kept_text, heard.text.pooled.bool().all(1))
+    assert torch.equal(kept_text, heard.text.tokens.bool().flatten(1).any(1))
+    assert float(kept_text.float().mean()) == pytest.approx(0.65, abs=0.03)
+    assert float(heard.image[:, 0].mean()) == pytest.approx(0.45, abs=0.03)
+    assert float(heard.label.float().mean()) == pytest.approx(0.70, abs=0.03)
+    Denoising(Listener())((torch.zeros(n, 1), cond), seeded(0))
+    assert told[1] is cond
+    Denoising(Listener(), ConditionDropout(), 0.5)((torch.zeros(n, 1), None), seeded(0))
+    assert told[2] is None
