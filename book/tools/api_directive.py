@@ -1,0 +1,126 @@
+"""`{api} minidiff.schedules`: the public things of a module, read from its source without importing it.
+
+The book is built in an environment without torch, so nothing here runs the library: signatures and docstrings come
+from the syntax tree. A docstring's paragraphs become text, its indented lines formulas, its `code` stays code;
+no other markup is interpreted, so that no docstring can break the build.
+"""
+
+import ast
+import pathlib
+import re
+import textwrap
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+Definition = ast.FunctionDef | ast.ClassDef
+
+
+def prose(docstring: str | None) -> str:
+    """A docstring as Markdown: everything special escaped, `code` kept, indented lines as a formula."""
+    if not docstring:
+        return ""
+    blocks = []
+    for block in re.split(r"\n\s*\n", textwrap.dedent(docstring).strip("\n")):
+        lines = block.splitlines()
+        if all(line.startswith("    ") for line in lines):
+            blocks.append("```text\n" + textwrap.dedent(block) + "\n```")
+            continue
+        text = ""  # a line that is indented or starts an item begins a new line on the page too
+        for line in lines:
+            starts = bool(re.match(r"\s+\S|[-*] |\w+: ", line)) and bool(text)
+            text += ("\\\n" if starts else "\n" if text else "") + escape(line.strip())
+        blocks.append(text)
+    return "\n\n".join(blocks)
+
+
+def escape(text: str) -> str:
+    """Markdown that shows `text` as it stands, except that what is between backticks is code."""
+    parts = re.split(r"(``?[^`]+``?)", text)
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            parts[i] = re.sub(r"([\\*_{}\[\]()#+\-.!|$<>~^=`:%])", r"\\\1", part)
+    return "".join(parts)
+
+
+def signature(node: Definition) -> str:
+    """`name(arguments) -> result`, as written; a class shows its constructor's or its fields' arguments."""
+    if isinstance(node, ast.FunctionDef):
+        result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+        return f"{node.name}({arguments(node)}){result}"
+    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if init:
+        return f"{node.name}({arguments(init)})"
+    fields = [ast.unparse(n) for n in node.body if isinstance(n, ast.AnnAssign)]
+    return node.name + (f"({', '.join(fields)})" if fields and data_class(node) else "")
+
+
+def data_class(node: ast.ClassDef) -> bool:
+    """Whether the fields of a class are its constructor's arguments."""
+    return any("dataclass" in ast.unparse(d) for d in node.decorator_list) or any(
+        ast.unparse(base) == "NamedTuple" for base in node.bases
+    )
+
+
+def arguments(node: ast.FunctionDef) -> str:
+    """The arguments of a function as written, without self."""
+    return re.sub(r"^(self|cls)(, (?!/)|$)", "", ast.unparse(node.args))
+
+
+def public(body: list[ast.stmt]) -> list[Definition]:
+    """The documented functions and classes whose names do not begin with an underscore."""
+    return [
+        n
+        for n in body
+        if isinstance(n, ast.FunctionDef | ast.ClassDef)
+        and (not n.name.startswith("_") or n.name == "__call__")
+        and ast.get_docstring(n)
+    ]
+
+
+def describe(node: Definition, inside_class: bool = False) -> list[str]:
+    """The lines of Markdown that show one function, class or method."""
+    kind = "class" if isinstance(node, ast.ClassDef) else "method" if inside_class else "function"
+    marks = [ast.unparse(d) for d in getattr(node, "decorator_list", [])]
+    if inside_class and "property" in marks:
+        kind, head = "property", node.name
+    else:
+        head = signature(node)
+    options = [f":{mark}:" for mark in ("classmethod", "staticmethod") if mark in marks]
+    inner = prose(ast.get_docstring(node)).splitlines()
+    for member in public(node.body) if isinstance(node, ast.ClassDef) else []:
+        inner += ["", *describe(member, inside_class=True)]
+    fence = ":" * (7 if kind == "class" else 5)
+    return [f"{fence}{{py:{kind}}} {head}", *options, "", *inner, fence, ""]
+
+
+class Api(SphinxDirective):
+    """Shows a module; a module that does not exist yet, or holds nothing public, is passed over."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Read the module's source and hand its Markdown to the page's parser."""
+        name = self.arguments[0]
+        path = ROOT / (name.replace(".", "/") + ".py")
+        if not path.exists():
+            path = ROOT / name.replace(".", "/") / "__init__.py"
+        if not path.exists():
+            raise self.error(f"{{api}} {name}: there is no such module")
+        self.env.note_dependency(str(path))
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        lines = [f"```{{py:module}} {name}", "```", "", *prose(ast.get_docstring(tree)).splitlines(), ""]
+        for node in public(tree.body):
+            lines += describe(node)
+        section = nodes.section(ids=[nodes.make_id(name)])
+        section += nodes.title("", "", nodes.literal(text=name))
+        self.state.nested_parse(StringList(lines, source=str(path)), self.content_offset, section)
+        return [section]
+
+
+def setup(app) -> dict[str, bool]:
+    """Register the directive."""
+    app.add_directive("api", Api)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,109 @@
+"""Run the chapters, stamp their outputs, and find outputs that belong to older code.
+
+`notebooks.py run NOTEBOOK ...` executes chapters in full, top to bottom, in an empty folder, and stamps them.
+`notebooks.py check NOTEBOOK ...` runs copies of them with small sizes, as a stranger would (for `make test`).
+A stamp holds a hash of the code cells (without the first, which holds the address and the version) and of the data
+and checkpoints that they name: outputs whose stamp differs are older than what they claim to show.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ASSETS = ROOT / "minidiff" / "assets"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+Notebook = dict[str, Any]
+
+
+def code_cells(book: Notebook) -> list[str]:
+    """The sources of the code cells, without the setup cell."""
+    return ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"][1:]
+
+
+def asset_hashes(code: str) -> dict[str, str]:
+    """A hash for each folder of minidiff/assets whose name occurs in the code; descriptions (.md) do not count."""
+    hashes = {}
+    for folder in sorted(path for path in ASSETS.glob("*") if path.is_dir() and path.name in code):
+        digest = hashlib.sha256()
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+            digest.update(str(path.relative_to(folder)).encode())
+            digest.update(path.read_bytes())
+        hashes[folder.name] = digest.hexdigest()[:16]
+    return hashes
+
+
+def stamp_of(book: Notebook) -> dict[str, Any]:
+    """What the outputs of this notebook depend on."""
+    cells = code_cells(book)
+    code = hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]
+    return {"code": code, "assets": asset_hashes("\n".join(cells))}
+
+
+def clean(book: Notebook) -> None:
+    """Remove what must not be committed: the state of widgets, which is dead on a page, and times of execution."""
+    book["metadata"].pop("widgets", None)
+    for cell in book["cells"]:
+        cell["metadata"].pop("execution", None)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
+        if "outputs" in cell:
+            cell["outputs"] = [
+                o for o in cell["outputs"] if "data" not in o or set(o["data"]) - {"text/plain"} or keep(o)
+            ]
+
+
+def keep(output: Notebook) -> bool:
+    """Whether an output that is only text is worth keeping: not the name of a widget or of a figure."""
+    text = "".join(output["data"].get("text/plain", ""))
+    return bool(text) and not text.startswith(("interactive(", "<function ", "<Figure size", "HBox(", "VBox("))
+
+
+def run(paths: list[pathlib.Path]) -> None:
+    """Execute the chapters in full and write them back, stamped."""
+    if os.environ.get("MINIDIFF_FAST"):
+        sys.exit("The committed outputs come from a full run: unset MINIDIFF_FAST.")
+    import nbclient
+    import nbformat
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    for path in paths:
+        began = time.monotonic()
+        book = nbformat.read(path, as_version=4)
+        with tempfile.TemporaryDirectory() as folder:
+            resources = {"metadata": {"path": folder}}
+            nbclient.NotebookClient(book, timeout=1800, kernel_name="python3", resources=resources).execute()
+        clean(book)
+        book.metadata["minidiff"] = stamp_of(book)
+        book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+        book.metadata["language_info"] = {"name": "python"}
+        book.metadata.setdefault("accelerator", "GPU")
+        nbformat.write(book, path)
+        print(f"{path.name}: {time.monotonic() - began:.0f} s, {path.stat().st_size / 1e6:.2f} MB")
+
+
+def check(paths: list[pathlib.Path]) -> None:
+    """Run copies of the chapters in an empty folder, with small sizes, against the installed wheel."""
+    import minidiff
+
+    if ROOT in pathlib.Path(minidiff.__file__).parents and ".venv-wheel" not in minidiff.__file__:
+        sys.exit("The chapters must be checked against the installed wheel, not against the source tree.")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            shutil.copy(path, folder)
+        command = [sys.executable, "-m", "pytest", "--nbval-lax", "-n", "2", "--dist", "loadfile"]
+        command += ["--nbval-cell-timeout", "300", "-p", "no:cacheprovider", "--rootdir", folder, folder]
+        environment = {**os.environ, "MINIDIFF_FAST": "1", "OMP_NUM_THREADS": "1"}
+        sys.exit(subprocess.run(command, cwd=folder, env=environment, check=False).returncode)
+
+
+if __name__ == "__main__":
+    {"run": run, "check": check}[sys.argv[1]]([pathlib.Path(name) for name in sys.argv[2:]])
