@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from minidiff.common import check_choice
@@ -49,8 +52,7 @@ def verdict(exercise_id: str, answer: Any) -> tuple[bool | None, str]:
 
     Raises ValueError for an exercise that does not exist.
     """
-    # By name, since that module imports this one: it fills the registry when it is first needed.
-    importlib.import_module("minidiff.exercises")
+    _load_exercises()
     checker, right = _EXERCISES[check_choice("exercise_id", exercise_id, _EXERCISES)]
     waiting = f"Exercise {exercise_id} is waiting for you: replace the ... with your answer and run the cell again."
     if _unfilled(answer):
@@ -62,6 +64,14 @@ def verdict(exercise_id: str, answer: Any) -> tuple[bool | None, str]:
     except Exception as error:  # whatever a learner's code may raise
         return False, f"Not yet: your answer stops with {type(error).__name__}: {error}"
     return (True, f"Right: {right}") if hint is None else (False, f"Not yet: {hint}")
+
+
+@functools.cache
+def _load_exercises() -> None:
+    """Import exercises_*.py, a file per chapter. Found by name, since they import this module and fill its registry."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name.startswith("exercises"):
+            importlib.import_module(f"minidiff.{module.name}")
 
 
 class _Unfilled(Exception):
