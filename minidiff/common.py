@@ -100,7 +100,7 @@ class Condition:
 
     @staticmethod
     def cat(first: Condition, second: Condition) -> Condition:
-        """Stack two conditions that have the same parts, first above second."""
+        """Stack two conditions that have the same parts, first above second; the shorter text is padded."""
         for field in fields(Condition):
             if (getattr(first, field.name) is None) != (getattr(second, field.name) is None):
                 raise ValueError(
@@ -108,12 +108,20 @@ class Condition:
                 )
         text = None
         if first.text is not None and second.text is not None:
-            text = TextEmbedding(*(torch.cat(pair) for pair in zip(first.text, second.text, strict=True)))
+            length = max(first.text.mask.shape[1], second.text.mask.shape[1])
+            pair = zip(_pad_text(first.text, length), _pad_text(second.text, length), strict=True)
+            text = TextEmbedding(*(torch.cat(leaves) for leaves in pair))
         rest = (
             None if a is None or b is None else torch.cat([a, b])
             for a, b in ((first.image, second.image), (first.label, second.label))
         )
         return Condition(text, *rest)
+
+
+def _pad_text(text: TextEmbedding, length: int) -> TextEmbedding:
+    more = length - text.mask.shape[1]
+    pad = torch.nn.functional.pad
+    return TextEmbedding(pad(text.tokens, (0, 0, 0, more)), pad(text.mask, (0, more)), text.pooled)
 
 
 class NoiseSchedule(Protocol):

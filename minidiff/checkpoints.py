@@ -1,0 +1,159 @@
+"""What a trained model is on disk: a folder with config.json, model.safetensors and a card, and how it is found.
+
+No pickle is read or written, and no code comes with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minidiff.common import check_choice
+from minidiff.denoisers import NetDenoiser
+from minidiff.nets.unet import UNet, UNetConfig
+from minidiff.schedules import SCHEDULES, make_schedule
+from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
+
+FORMAT = 1
+BUNDLED = Path(__file__).parent / "assets" / "models"
+
+
+def bundled() -> list[str]:
+    """The names of the models that ship with minidiff."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a bundled model or of one on disk; raises ValueError, naming what there is, for neither."""
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        return folder
+    if (BUNDLED / name / "config.json").is_file():
+        return BUNDLED / name
+    if folder.exists():
+        raise ValueError(f"`checkpoint` must be a folder with config.json and model.safetensors; {name} has none.")
+    check_choice("checkpoint", str(name), bundled())
+    raise AssertionError("unreachable: an unknown name was refused above")
+
+
+def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Tensor], tokenizer: Any = None) -> None:
+    """Write config.json, model.safetensors (fp16) and, if there is one, tokenizer.json."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in tensors.items()}
+    save_file(half, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+    if tokenizer is not None:
+        (folder / "tokenizer.json").write_text(tokenizer.to_str())
+
+
+def load_model(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """Read what `save_model` wrote: the configuration, the weights as float32, and the folder."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = find(name)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"`checkpoint` {name} is incomplete or damaged ({error}); fetch or train it again."
+        ) from error
+    if config.get("format") != FORMAT:
+        raise ValueError(
+            f"`checkpoint` {name} has format {config.get('format')}, this minidiff reads {FORMAT}: update minidiff."
+        )
+    return config, {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, folder
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names start with the prefix, without it."""
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], name: str | Path) -> None:
+    """Fill a module; raises ValueError when the checkpoint belongs to another architecture."""
+    mine = {k: v.shape for k, v in module.state_dict().items()}
+    theirs = {k: v.shape for k, v in tensors.items()}
+    if mine != theirs:
+        odd = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+        raise ValueError(
+            f"`checkpoint` {name} does not fit this architecture: {len(odd)} weights differ, the first is {odd[0]}."
+        )
+    module.load_state_dict(tensors)
+
+
+def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
+    """The configuration from which `build_denoiser` makes the same denoiser."""
+    net = denoiser.net
+    if not isinstance(net, UNet):
+        raise ValueError(f"`denoiser` must hold a UNet to be saved; got {type(net).__name__}.")
+    schedule = next(name for name, kind in SCHEDULES.items() if isinstance(denoiser.schedule, kind))
+    return {
+        "net": asdict(net.config),
+        "schedule": schedule,
+        "parameterization": denoiser.parameterization,
+        "clip": denoiser.clip,
+    }
+
+
+def build_denoiser(config: dict[str, Any]) -> NetDenoiser:
+    """An untrained denoiser of that configuration."""
+    net = UNet(UNetConfig(**config["net"]))
+    return NetDenoiser(net, make_schedule(config["schedule"]), config["parameterization"], clip=config["clip"])
+
+
+def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> None:
+    """Write a denoiser that needs no text encoder; `more` goes into config.json."""
+    config = {"kind": "denoiser", "denoiser": describe_denoiser(denoiser), **more}
+    save_model(folder, config, {f"net.{k}": v for k, v in denoiser.net.state_dict().items()})
+
+
+def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> NetDenoiser:
+    """A trained denoiser, bundled or from a folder, ready to sample from."""
+    config, tensors, _ = load_model(name)
+    denoiser = build_denoiser(config["denoiser"])
+    load_weights(denoiser.net, part(tensors, "net."), name)
+    return denoiser.eval().requires_grad_(False).to(device)
+
+
+def load_encoder(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> MiniClip | WordEncoder:
+    """The text encoder that a checkpoint holds, with its weights."""
+    encoder: MiniClip | WordEncoder
+    if config["kind"] == "mini-clip":
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        encoder = MiniClip(MiniClipConfig(**config["settings"]), tokenizer)
+    else:
+        encoder = WordEncoder(**config["settings"])
+    load_weights(encoder, part(tensors, "encoder."), folder)
+    return encoder.eval().requires_grad_(False)
+
+
+def describe_encoder(encoder: MiniClip | WordEncoder) -> dict[str, Any]:
+    """The configuration from which `load_encoder` makes the same encoder."""
+    kind = "mini-clip" if isinstance(encoder, MiniClip) else "words"
+    return {"kind": kind, "settings": encoder.settings()}
+
+
+__all__ = [
+    "build_denoiser",
+    "bundled",
+    "describe_denoiser",
+    "describe_encoder",
+    "find",
+    "load_denoiser",
+    "load_encoder",
+    "load_model",
+    "save_denoiser",
+    "save_model",
+]

@@ -1,0 +1,209 @@
+"""Training the mini-CLIP: a tokenizer from captions, pictures beside captions, and the loss that pulls them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minidiff.common import Condition
+from minidiff.data.captions import canonical_caption, training_captions
+from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet, to_float
+from minidiff.text import BOS, EOS, PAD, MiniClip
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
+    """A byte-level BPE tokenizer (Sennrich et al. 2016) learned from captions; it lower-cases and knows every byte."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>", "<bos>", "<unk>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    assert [tokenizer.token_to_id(token) for token in ("<pad>", "<bos>", "<eos>")] == [PAD, BOS, EOS]
+    return tokenizer
+
+
+class CaptionTable:
+    """Several tokenized captions for every picture, on the device, ready to be drawn.
+
+    ids: (P, V, L) for P pictures and V variants; says_style: (P, V), whether the caption names the style.
+    """
+
+    def __init__(self, emoji: EmojiSet, variants: int, seed: int):
+        self.captions = [
+            training_captions(record, style, variants, seed) for style in STYLES for record in emoji.records
+        ]
+        self.variants = variants
+        names = [style.replace("-", " ") for style in STYLES for _ in emoji.records]  # in English and German alike
+        self.says_style = torch.tensor(
+            [[name in caption for caption in row] for name, row in zip(names, self.captions, strict=True)]
+        )
+        self.ids = torch.empty(0)
+
+    def tokenize(self, clip: MiniClip, device: torch.device | str) -> CaptionTable:
+        """Turn the captions into token ids with the encoder's tokenizer and move everything to the device."""
+        ids, _ = clip.tokenize([caption for row in self.captions for caption in row], clip.config.context)
+        self.ids = ids.view(len(self.captions), self.variants, -1).short().to(device)
+        self.says_style = self.says_style.to(device)
+        return self
+
+    def draw(self, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One random caption of each picture: ids (B, L) and says_style (B,)."""
+        variant = torch.randint(self.variants, (len(pictures),), generator=generator, device=generator.device)
+        pictures, variant = pictures.to(self.ids.device), variant.to(self.ids.device)
+        return self.ids[pictures, variant].long(), self.says_style[pictures, variant]
+
+
+class Pairs(NamedTuple):
+    """Pictures (B, 3, H, W), captions' ids (B, L), and which caption is true of which picture (B, B)."""
+
+    pictures: Tensor
+    ids: Tensor
+    truth: Tensor
+
+
+class ClipPairs:
+    """A training source of pictures with captions, and of who describes whom."""
+
+    def __init__(self, pictures: EmojiPictures, captions: CaptionTable):
+        self.pictures, self.captions = pictures, captions
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The flat picture indices of an epoch."""
+        return self.pictures.order(seed, epoch)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Pairs:
+        """A caption is true of a picture of its concept, in any style if it names none."""
+        x, label = self.pictures.batch(indices, generator)
+        ids, says_style = self.captions.draw(indices, generator)
+        style, concept = label.label, indices.to(x.device) % len(self.pictures.emoji)
+        assert style is not None
+        same_concept = concept[:, None] == concept[None, :]
+        fits = (style[:, None] == style[None, :]) | ~says_style[None, :]
+        return Pairs(x, ids, same_concept & fits)
+
+
+class ContrastiveObjective(nn.Module):
+    """The symmetric cross-entropy of CLIP (Radford et al. 2021, figure 3), with several right answers allowed.
+
+    logits = exp(s) image text^T for unit vectors; each row's target is uniform over the captions true of that
+    picture, each column's over the pictures of that caption (Khosla et al. 2020, equation 2, averaged outside the
+    logarithm). Styles of one concept are thus told apart only by captions that name them.
+    """
+
+    def __init__(self, clip: MiniClip):
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, batch: Pairs, generator: torch.Generator) -> Tensor:
+        """The loss of a batch, a scalar."""
+        image = self.clip.encode_image(batch.pictures)
+        text = self.clip.encode_ids(batch.ids, batch.ids != PAD).pooled
+        scale = self.clip.model.logit_scale.exp().clamp(max=100) / image.shape[1]  # the vectors have RMS 1
+        return contrastive_loss(scale * image @ text.T, batch.truth)
+
+
+def contrastive_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (B, B) against truth (B, B) normalized by rows, and the same by columns."""
+    right = truth.float()
+    rows = -(right / right.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    columns = -(right / right.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+    return (rows + columns) / 2
+
+
+class ConditionedEmoji:
+    """A training source for the generator: pictures with what a frozen CLIP makes of their captions and of them.
+
+    image_noise: the embedding is mixed with noise of a share drawn up to this, e <- sqrt(1 - a^2) e + a n, so that
+    a prior's imperfect embeddings serve as well (chapter 5).
+    """
+
+    def __init__(self, pictures: EmojiPictures, captions: CaptionTable, clip: MiniClip, image_noise: float = 0.5):
+        self.pictures, self.captions, self.clip = pictures, captions, clip.eval().requires_grad_(False)
+        self.image_noise = image_noise
+        self.embeddings = embed_pictures(pictures.emoji, clip, pictures.device)
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The flat picture indices of an epoch."""
+        return self.pictures.order(seed, epoch)
+
+    @torch.no_grad()
+    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition]:
+        """x0 (B, 3, H, W) in [-1, 1] and its Condition(text, image)."""
+        x, _ = self.pictures.batch(indices, generator)
+        ids, _ = self.captions.draw(indices, generator)
+        image = self.embeddings[indices.to(x.device)]
+        draw = {"generator": generator, "device": generator.device}
+        a = self.image_noise * torch.rand(len(image), 1, **draw).to(x.device)
+        image = (1 - a**2).sqrt() * image + a * torch.randn(image.shape, **draw).to(x.device)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+            text = self.clip.encode_ids(ids, ids != PAD)
+        return x, Condition(text=text, image=image)
+
+
+@torch.no_grad()
+def embed_pictures(emoji: EmojiSet, clip: MiniClip, device: torch.device | str) -> Tensor:
+    """The CLIP image embedding of every picture, (4 N, dim), in the order of the flat indices."""
+    rows = [
+        clip.encode_image(to_float(part.to(device)))
+        for style in STYLES
+        for part in emoji.pixels(style).split(512)
+    ]
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def retrieval(clip: MiniClip, emoji: EmojiSet, split: str = "test") -> dict[str, float]:
+    """How often the right partner is found among a split's pictures and captions, both ways, first and in five.
+
+    One picture per (base, style), the first variant; captions are the canonical ones, with the style's name.
+    """
+    chosen: dict[tuple[int, int], int] = {}
+    for index in emoji.split_indices(split).tolist():
+        chosen.setdefault((emoji.base_of(index % len(emoji)), index // len(emoji)), index)
+    indices = sorted(chosen.values())
+    device = clip.model.logit_scale.device
+    pictures = torch.stack([emoji.pixels(STYLES[i // len(emoji)])[i % len(emoji)] for i in indices])
+    captions = [canonical_caption(emoji.records[i % len(emoji)], STYLES[i // len(emoji)]) for i in indices]
+    scores = clip.encode_image(to_float(pictures.to(device))) @ clip(captions).pooled.T
+    return {
+        "candidates": float(len(indices)),
+        "picture_to_text_1": _found(scores, 1),
+        "picture_to_text_5": _found(scores, 5),
+        "text_to_picture_1": _found(scores.T, 1),
+        "text_to_picture_5": _found(scores.T, 5),
+    }
+
+
+@torch.no_grad()
+def keyword_retrieval(clip: MiniClip, emoji: EmojiSet, style: str = "noto") -> dict[str, float]:
+    """The same for the keywords that no training caption ever held: one base per keyword, pictures of one style.
+
+    A keyword may fit several bases, and only one counts here: read it beside chance, k / candidates.
+    """
+    rows: dict[str, int] = {}
+    bases: set[int] = set()
+    for record in emoji.records:
+        base = emoji.base_of(record.index)
+        if record.held_out_keyword and base not in bases and record.held_out_keyword not in rows:
+            rows[record.held_out_keyword] = record.index
+            bases.add(base)
+    device = clip.model.logit_scale.device
+    pictures = to_float(emoji.pixels(style)[list(rows.values())].to(device))
+    scores = clip(list(rows)).pooled @ clip.encode_image(pictures).T
+    return {"candidates": float(len(rows)), "top_1": _found(scores, 1), "top_5": _found(scores, 5)}
+
+
+def _found(scores: Tensor, k: int) -> float:
+    right = torch.arange(len(scores), device=scores.device)[:, None]
+    return float((scores.topk(min(k, scores.shape[1]), dim=1).indices == right).any(1).float().mean())

@@ -1,0 +1,242 @@
+"""From a prompt to a picture: the whole of minidiff in one call."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import ModelHubMixin
+from torch import Tensor
+
+from minidiff import checkpoints
+from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded
+from minidiff.denoisers import NetDenoiser
+from minidiff.guidance import Guided
+from minidiff.samplers import STEPS, sample
+from minidiff.schedules import forward_jump, time_grid
+from minidiff.text import HubTextEncoder, MiniClip, WordEncoder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Encoder = MiniClip | WordEncoder | HubTextEncoder
+Callback = Callable[[int, Tensor], object]
+
+LONGEST_PROMPT = 2000  # characters; far above any context, and a bound on what a stranger can make us tokenize
+
+
+class TextToImage(ModelHubMixin):
+    """A denoiser with the text encoder it was trained with, ready to draw.
+
+    `from_pretrained(name)` takes a bundled name ("emoji-64"), a folder, or an id on the Hugging Face hub;
+    `save_pretrained` and `push_to_hub` write one. encoder None makes a model without words, drawn from by style.
+    """
+
+    def __init__(
+        self,
+        denoiser: NetDenoiser,
+        encoder: Encoder | None = None,
+        styles: Sequence[str] = (),
+        card: dict[str, Any] | None = None,
+    ):
+        self.denoiser, self.encoder = denoiser.eval(), encoder
+        self.styles = tuple(styles)
+        self.card = card or {}
+        self.size = int(denoiser.net.config.size)  # type: ignore[union-attr,arg-type]
+
+    def to(self, device: str | torch.device | None) -> TextToImage:
+        """Move the model to a device, None for the best one here."""
+        device = pick_device(None if device is None else str(device))
+        self.denoiser.to(device)
+        if isinstance(self.encoder, torch.nn.Module):
+            self.encoder.to(device)
+        elif self.encoder is not None:
+            self.encoder.model.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.denoiser.parameters()).device
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        style: str | None = None,
+        steps: int = 12,
+        guidance: float = 3.0,
+        negative: str | None = None,
+        seed: int = 0,
+        sampler: str = "dpmpp_2m",
+        rescale: float = 0.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        image: Image | None = None,
+        strength: float = 0.6,
+        callback: Callback | None = None,
+    ) -> list[Image]:
+        """Draw one picture per prompt.
+
+        style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000 calls of the network.
+        guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. Picture i is drawn with the
+        seed `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. image: start from
+        this picture, noised to time `strength` (0 to 1), in place of pure noise. callback(i, x) is called after
+        step i with x (B, 3, H, W); it may return True to stop there. Raises ValueError for anything out of range.
+        """
+        prompts = self._check_prompts(prompts)
+        cond = self.condition(prompts, style)
+        null = self.condition([negative] * len(prompts), None) if negative else None
+        x = self.generate(
+            cond,
+            len(prompts),
+            steps=steps,
+            guidance=guidance,
+            null=null,
+            seeds=[check_int("seed", seed, 0, 2**63 - 1 - len(prompts)) + i for i in range(len(prompts))],
+            sampler=sampler,
+            rescale=rescale,
+            interval=interval,
+            start=None if image is None else from_image(image, self.size),
+            strength=strength,
+            callback=callback,
+        )
+        return to_images(x)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        cond: Condition | None,
+        count: int,
+        *,
+        steps: int = 12,
+        guidance: float = 3.0,
+        null: Condition | None = None,
+        seeds: Sequence[int],
+        sampler: str = "dpmpp_2m",
+        rescale: float = 0.0,
+        interval: tuple[float, float] = (0.0, 1.0),
+        start: Tensor | None = None,
+        strength: float = 0.6,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """The same on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows."""
+        step = STEPS[check_choice("sampler", sampler, STEPS)]
+        guidance = check_number("guidance", guidance, 0, 100)
+        denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
+        generators = [seeded(seed) for seed in seeds]
+        x = randn((count, 3, self.size, self.size), generators, self.device)
+        first = None
+        if start is not None:
+            first = check_number("strength", strength, 0.01, 1.0) * self.denoiser.schedule.t_max  # type: ignore
+            noised_to = torch.full((count,), first, device=self.device)
+            x = forward_jump(self.denoiser.schedule, start.to(self.device).expand_as(x), noised_to, x)
+        times = time_grid(self.denoiser.schedule, steps, start=first)
+        for i, x in enumerate(sample(step, denoiser, x, times, cond and cond.expand(count), generators)):  # noqa: B020
+            if callback is not None and callback(i, x) is True:
+                break
+        return x.clamp(-1, 1)
+
+    def condition(self, prompts: Sequence[str], style: str | None = None) -> Condition | None:
+        """What the network is told for these prompts: encoded words, or the style's number for a model without."""
+        if style is not None:
+            check_choice("style", style, self.styles)
+        if self.encoder is None:
+            label = 0 if style is None else self.styles.index(style) + 1
+            return Condition(label=torch.full((len(prompts),), label, device=self.device))
+        if style is not None:
+            from minidiff.data.captions import style_words
+
+            prompts = [", ".join(filter(str.strip, (prompt, style_words(style)))) for prompt in prompts]
+        self._warn_of_cuts(prompts)
+        text = self.encoder(prompts)
+        cond = Condition(text=text).to(self.device)
+        empty = torch.tensor([not prompt.strip() for prompt in prompts], device=self.device)
+        return cond.drop(text=empty) if bool(empty.any()) else cond
+
+    def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
+        if not isinstance(self.encoder, MiniClip):
+            return
+        for prompt in prompts:
+            cut = self.encoder.cut(prompt)
+            if cut:
+                context = self.encoder.config.context
+                warnings.warn(f"The prompt is longer than {context} tokens; this was not read: {cut!r}", stacklevel=4)
+
+    def _check_prompts(self, prompts: Any) -> list[str]:
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if not isinstance(prompts, Sequence) or not prompts or not all(isinstance(p, str) for p in prompts):
+            raise ValueError("`prompts` must be a string or a list of strings, at least one.")
+        for prompt in prompts:
+            if len(prompt) > LONGEST_PROMPT:
+                raise ValueError(f"`prompts` must have at most {LONGEST_PROMPT} characters each; got {len(prompt)}.")
+            if self.encoder is None and prompt.strip():
+                raise ValueError(
+                    "`prompts` must be empty for this model: it was trained without text. "
+                    "Choose a style, or a model with text such as emoji-64."
+                )
+        return list(prompts)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        encoder = self.encoder
+        if isinstance(encoder, HubTextEncoder):
+            raise ValueError("A model whose text encoder comes from the hub cannot be saved: only its name is ours.")
+        tensors = {f"denoiser.net.{k}": v for k, v in self.denoiser.net.state_dict().items()}
+        config: dict[str, Any] = {
+            "kind": "text-to-image",
+            "denoiser": checkpoints.describe_denoiser(self.denoiser),
+            "styles": list(self.styles),
+        }
+        if encoder is not None:
+            tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+            config["encoder"] = checkpoints.describe_encoder(encoder)
+        checkpoints.save_model(save_directory, config, tensors, getattr(encoder, "tokenizer", None))
+        (save_directory / "card.json").write_text(json.dumps(self.card, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path = "emoji-64", **hub: Any) -> TextToImage:  # type: ignore[override]
+        """Load a bundled model, a folder, or ("owner/name") a model of the Hugging Face hub.
+
+        `hub` are options of huggingface_hub's download (revision, token, cache_dir, ...). Only safetensors and JSON
+        are read. Raises ValueError when there is no such model, or when it is damaged or of another kind.
+        """
+        if "/" in str(name) and not Path(name).exists():
+            from huggingface_hub import snapshot_download
+            from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+            try:
+                wanted = ["config.json", "card.json", "tokenizer.json", "model.safetensors"]
+                name = snapshot_download(str(name), allow_patterns=wanted, **hub)
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                raise ValueError(f"`name` {name!r} is neither a folder nor a model the hub gives us: {error}") from error
+        config, tensors, folder = checkpoints.load_model(name)
+        denoiser = checkpoints.build_denoiser(config["denoiser"])
+        prefix = "net." if config["kind"] == "denoiser" else "denoiser.net."
+        checkpoints.load_weights(denoiser.net, checkpoints.part(tensors, prefix), name)
+        denoiser.requires_grad_(False)
+        encoder = checkpoints.load_encoder(config["encoder"], tensors, folder) if "encoder" in config else None
+        card = folder / "card.json"
+        return cls(denoiser, encoder, config.get("styles", ()), json.loads(card.read_text()) if card.exists() else {})
+
+
+def to_images(x: Tensor) -> list[Image]:
+    """Pictures (B, 3, H, W) in [-1, 1] as PIL images."""
+    from PIL import Image
+
+    pixels = ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in pixels]
+
+
+def from_image(image: Image, size: int) -> Tensor:
+    """A PIL image as (1, 3, size, size) in [-1, 1], transparency on white, scaled to fit."""
+    import numpy as np
+    from PIL import Image
+
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    flat = Image.alpha_composite(white, image).convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(flat)).permute(2, 0, 1)[None].float() / 127.5 - 1
+

@@ -1,0 +1,267 @@
+"""Everything that `minidiff train NAME` can train: what, on which data, for how long, and what is written at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+import minidiff
+from minidiff import checkpoints
+from minidiff.clip import (
+    CaptionTable,
+    ClipPairs,
+    ConditionedEmoji,
+    ContrastiveObjective,
+    keyword_retrieval,
+    retrieval,
+    train_tokenizer,
+)
+from minidiff.common import check_choice, pick_device
+from minidiff.data.emoji import FOLDER, STYLES, EmojiPictures, load_emoji
+from minidiff.denoisers import NetDenoiser
+from minidiff.nets.unet import UNet, UNetConfig
+from minidiff.pipeline import TextToImage
+from minidiff.schedules import CosineSchedule, RectifiedFlow
+from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
+from minidiff.training.config import TrainConfig
+from minidiff.training.loop import TrainResult, train
+from minidiff.training.objectives import ConditionDropout, Denoising, JointDenoising
+
+CAPTIONS = 24  # variants per picture; four times as many change no loss that we could measure from noise
+
+
+class Job(NamedTuple):
+    """What to train, on what, and how to write the result: finish(averaged objective, folder) -> measurements."""
+
+    objective: nn.Module
+    source: Any
+    finish: Callable[[Any, Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A training run with a name. build(device, clip) prepares it; `minutes` on the device it is meant for."""
+
+    summary: str
+    config: TrainConfig
+    build: Callable[[torch.device, str | None], Job]
+
+
+def build_clip(device: torch.device, clip: str | None = None) -> Job:
+    """The mini-CLIP, on the training pictures and their captions."""
+    emoji = load_emoji()
+    table = CaptionTable(emoji, CAPTIONS, seed=0)
+    pictures = EmojiPictures(emoji, device=device, shift=4)
+    seen = [caption for index in pictures.indices.tolist() for caption in table.captions[index]]
+    config = MiniClipConfig()
+    model = MiniClip(config, train_tokenizer(seen, config.vocabulary))
+    table.tokenize(model, device)
+
+    def finish(objective: ContrastiveObjective, folder: Path) -> dict[str, Any]:
+        trained = objective.clip.eval()
+        config = {"kind": "clip", "encoder": checkpoints.describe_encoder(trained)}
+        tensors = {f"encoder.{k}": v for k, v in trained.state_dict().items()}
+        checkpoints.save_model(folder, config, tensors, trained.tokenizer)
+        splits = {split: retrieval(trained, emoji, split) for split in ("validation", "test", "unseen")}
+        return {"retrieval": splits, "held_out_keywords": keyword_retrieval(trained, emoji)}
+
+    return Job(ContrastiveObjective(model), ClipPairs(pictures, table), finish)
+
+
+def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
+    """Text to emoji: a U-Net of the given shape, told what a trained mini-CLIP makes of captions and pictures."""
+
+    def build(device: torch.device, clip: str | None) -> Job:
+        emoji = load_emoji()
+        encoder = load_clip(clip or "emoji-64").to(device)
+        table = CaptionTable(emoji, CAPTIONS, seed=1).tokenize(encoder, device)
+        pictures = EmojiPictures(emoji, size=net.size, device=device, shift=max(1, net.size // 32))
+        sizes = {"context_dim": encoder.dim, "pooled_dim": encoder.pooled_dim, "image_dim": encoder.pooled_dim}
+        denoiser = NetDenoiser(UNet(replace(net, **sizes)), RectifiedFlow(), "flow", time_sampling="logit-normal")
+        source = ConditionedEmoji(pictures, table, encoder)
+
+        def finish(objective: Denoising, folder: Path) -> dict[str, Any]:
+            pipe = TextToImage(objective.denoiser, encoder, STYLES)  # type: ignore[arg-type]
+            pipe.save_pretrained(folder)
+            return {}
+
+        return Job(Denoising(denoiser, drop=ConditionDropout()), source, finish)
+
+    return build
+
+
+def build_teaching(device: torch.device, clip: str | None = None) -> Job:
+    """The teaching model: the noise as target, the cosine schedule, 32x32 pictures, told no more than the style."""
+    groups = ["smileys-emotion", "animals-nature", "food-drink"]
+    pictures = EmojiPictures(load_emoji(), size=32, groups=groups, device=device, shift=1)
+    net = UNetConfig(
+        size=32,
+        patch=1,
+        widths=(48, 64, 64),
+        attention=(False, False, True),
+        blocks=1,
+        embedding=96,
+        labels=len(STYLES),
+        dropout=0.05,
+    )
+    denoiser = NetDenoiser(UNet(net), CosineSchedule(), "eps", clip=1.0)
+
+    def finish(objective: Denoising, folder: Path) -> dict[str, Any]:
+        checkpoints.save_denoiser(folder, objective.denoiser, styles=list(STYLES))  # type: ignore[arg-type]
+        return {"groups": groups}
+
+    return Job(Denoising(denoiser, label_drop=0.2), pictures, finish)
+
+
+def build_shapes(net: UNetConfig, scenes: int) -> Callable[[torch.device, str | None], Job]:
+    """Text to shapes: the text encoder is trained together with the U-Net."""
+
+    def build(device: torch.device, clip: str | None) -> Job:
+        from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, ShapeScenes
+
+        encoder = WordEncoder(VOCABULARY, CAPTION_LENGTH)
+        sizes = {"context_dim": encoder.dim, "pooled_dim": encoder.dim}
+        denoiser = NetDenoiser(UNet(replace(net, **sizes)), RectifiedFlow(), "flow", time_sampling="logit-normal")
+        drop = ConditionDropout(text=0.9, image=0.0, both=0.0, none=0.1)
+
+        def finish(objective: JointDenoising, folder: Path) -> dict[str, Any]:
+            pipe = TextToImage(objective.denoiser, objective.encoder)  # type: ignore[arg-type]
+            pipe.save_pretrained(folder)
+            return {}
+
+        return Job(JointDenoising(denoiser, encoder, drop), ShapeScenes(scenes, seed=0, device=str(device)), finish)
+
+    return build
+
+
+def load_clip(name: str | Path) -> MiniClip:
+    """The mini-CLIP of a checkpoint that holds one: `minidiff train clip` writes it, text-to-image models carry it."""
+    config, tensors, folder = checkpoints.load_model(name)
+    if config.get("encoder", {}).get("kind") != "mini-clip":
+        raise ValueError(f"`clip` must be a checkpoint with a mini-CLIP (`minidiff train clip`); {name} has none.")
+    encoder = checkpoints.load_encoder(config["encoder"], tensors, folder)
+    assert isinstance(encoder, MiniClip)
+    return encoder
+
+
+SMALL_EMOJI = UNetConfig(size=64, patch=4, widths=(64, 96, 128), dropout=0.1, embedding=128, blocks=1)
+SHAPES = UNetConfig(
+    size=32, widths=(32, 48, 64), attention=(False, True, True), blocks=1, head_dim=16, embedding=96, dropout=0.0
+)
+
+PRESETS: dict[str, Preset] = {
+    "clip": Preset(
+        "the mini-CLIP: captions and emoji in one space (needed before emoji-64; minutes on a GPU)",
+        TrainConfig(steps=12_000, batch_size=1024, learning_rate=1e-3, weight_decay=0.1, warmup=300, minutes=3),
+        build_clip,
+    ),
+    "emoji-64": Preset(
+        "the flagship: text to 64x64 emoji (15 minutes on one H100 or H200)",
+        TrainConfig(
+            steps=60_000, batch_size=512, learning_rate=8e-4, warmup=500, ema_decay=0.9995, minutes=15, save_every=2000
+        ),
+        build_emoji(UNetConfig()),
+    ),
+    "emoji-t4": Preset(
+        "the flagship on Colab's T4, in fp32 (about 4 hours by arithmetic; nobody has measured it)",
+        TrainConfig(steps=30_000, batch_size=128, learning_rate=5e-4, warmup=500, minutes=240, save_every=500),
+        build_emoji(UNetConfig()),
+    ),
+    "emoji-cpu": Preset(
+        "the same path with a smaller network, for two CPU cores and some patience",
+        TrainConfig(steps=20_000, batch_size=32, learning_rate=1e-3, minutes=60, save_every=200),
+        build_emoji(SMALL_EMOJI),
+    ),
+    "teaching": Preset(
+        "the model of chapters 2 and 3: 32x32, by style, eps target, cosine schedule",
+        TrainConfig(steps=40_000, batch_size=256, learning_rate=1e-3, ema_decay=0.9995, minutes=6, save_every=2000),
+        build_teaching,
+    ),
+    "shapes-cpu": Preset(
+        "text to 32x32 shapes in three minutes on two CPU cores",
+        TrainConfig(steps=2_000, batch_size=32, learning_rate=2e-3, ema_decay=0.995, minutes=3, save_every=500),
+        build_shapes(SHAPES, scenes=8_000),
+    ),
+    "shapes-gpu": Preset(
+        "the same network, more scenes and longer, on a GPU",
+        TrainConfig(steps=30_000, batch_size=256, learning_rate=1e-3, minutes=5, save_every=2000),
+        build_shapes(SHAPES, scenes=60_000),
+    ),
+}
+
+
+def run(
+    name: str,
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    clip: str | None = None,
+    compiled: bool = False,
+    on_step: Callable[[TrainResult], bool | None] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Train a preset and write model and card into the folder; a run that was cut off goes on from there.
+
+    changes: fields of TrainConfig that differ from the preset's. compiled: let torch.compile fuse the network, which
+    pays on a GPU. clip: the checkpoint whose mini-CLIP an emoji model listens to. Returns the card.
+    """
+    preset = PRESETS[check_choice("preset", name, PRESETS)]
+    config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
+    where, folder = pick_device(device), Path(folder)
+    torch.manual_seed(config.seed)
+    job = preset.build(where, clip)
+    if compiled:
+        _compile(job.objective)
+    started = time.time()
+    result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
+    measured = job.finish(result.ema_objective.eval().requires_grad_(False), folder)
+    card = _card(name, config, result, where) | {"minutes": (time.time() - started) / 60, "measured": measured}
+    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def _compile(objective: nn.Module) -> None:
+    net = next((m for m in objective.modules() if isinstance(m, UNet)), None)
+    if net is not None:
+        net.compile()
+
+
+def _card(name: str, config: TrainConfig, result: TrainResult, device: torch.device) -> dict[str, Any]:
+    """Everything needed to repeat the run, and how it went."""
+    on_gpu = device.type == "cuda"
+    every = max(1, len(result.history) // 200)
+    return {
+        "preset": name,
+        "command": f"minidiff train {name}",
+        "config": asdict(config),
+        "minidiff": minidiff.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if on_gpu else "CPU",
+        "data_sha256": hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest(),
+        "parameters": sum(p.numel() for p in result.objective.parameters() if p.requires_grad),
+        "steps": result.step,
+        "seconds": result.seconds,
+        "images_per_second": result.step * config.batch_size / max(result.seconds, 1e-9),
+        "skipped_steps": result.skipped,
+        "history": result.history[::every],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that this minidiff runs from, None where it was installed."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,226 @@
+"""Text encoders: from a sentence to one vector per token, and one for the whole.
+
+Three encoders behind one protocol: `MiniClip`, the CLIP that this repository trains and ships; `HubTextEncoder`, any
+CLIP, T5 or sentence encoder of `transformers`; `WordEncoder`, a closed vocabulary trained together with a generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minidiff.common import TextEmbedding
+
+PAD, BOS, EOS = 0, 1, 3  # token 2 is <unk>; CLIP's code in transformers treats an end token of 2 specially
+
+
+class TextEncoder(Protocol):
+    """Anything that turns prompts into a `TextEmbedding` with tokens of size dim and sentences of size pooled_dim."""
+
+    dim: int
+    pooled_dim: int
+
+    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Encode B prompts; shorter ones are padded, and the mask says where."""
+        ...
+
+
+def unit_rms(x: Tensor) -> Tensor:
+    """Scale vectors to root-mean-square 1, the size networks like: direction is all a CLIP embedding means."""
+    return F.normalize(x.float(), dim=-1) * x.shape[-1] ** 0.5
+
+
+@dataclass(frozen=True)
+class MiniClipConfig:
+    """The shape of the bundled CLIP: a causal text transformer and a vision transformer that meet in `dim`."""
+
+    dim: int = 128
+    context: int = 40
+    vocabulary: int = 4096
+    text_width: int = 160
+    text_layers: int = 4
+    text_heads: int = 5
+    image_size: int = 64
+    image_patch: int = 8
+    image_width: int = 144
+    image_layers: int = 4
+    image_heads: int = 6
+    dropout: float = 0.1
+
+
+class MiniClip(nn.Module):
+    """A small CLIP (Radford et al. 2021): two towers whose outputs agree when a text describes a picture.
+
+    It is a `transformers.CLIPModel` of our size with our own byte-pair tokenizer. tokenizer: a
+    `tokenizers.Tokenizer`, see `minidiff.clip.train_tokenizer`.
+    """
+
+    def __init__(self, config: MiniClipConfig, tokenizer: Any):
+        from transformers import CLIPConfig, CLIPModel
+
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.dim, self.pooled_dim = config.text_width, config.dim
+        text = {
+            "vocab_size": config.vocabulary,
+            "hidden_size": config.text_width,
+            "intermediate_size": 4 * config.text_width,
+            "num_hidden_layers": config.text_layers,
+            "num_attention_heads": config.text_heads,
+            "max_position_embeddings": config.context,
+            "attention_dropout": config.dropout,
+            "pad_token_id": PAD,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+        }
+        vision = {
+            "hidden_size": config.image_width,
+            "intermediate_size": 4 * config.image_width,
+            "num_hidden_layers": config.image_layers,
+            "num_attention_heads": config.image_heads,
+            "image_size": config.image_size,
+            "patch_size": config.image_patch,
+            "attention_dropout": config.dropout,
+        }
+        self.model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.dim))
+
+    def tokenize(self, prompts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) and their mask: begin, the words' pieces, end, padding. What is too long is cut.
+
+        L is that of the longest prompt, or `length` where every batch must have the same.
+        """
+        most = self.config.context - 2
+        rows = [
+            [BOS, *encoding.ids[:most], EOS]
+            for encoding in self.tokenizer.encode_batch(list(prompts), add_special_tokens=False)
+        ]
+        length = length or max(map(len, rows))
+        ids = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
+        return ids, ids != PAD
+
+    def cut(self, prompt: str) -> str:
+        """The end of the prompt that does not fit into the context, "" if all of it does."""
+        return self.tokenizer.decode(self._pieces(prompt)[self.config.context - 2 :]).strip()
+
+    def words(self, prompt: str) -> list[str]:
+        """The tokens of a prompt as text, in the order of the token states (begin and end included)."""
+        pieces = self._pieces(prompt)[: self.config.context - 2]
+        return ["<begin>", *(self.tokenizer.decode([piece]).strip() for piece in pieces), "<end>"]
+
+    def _pieces(self, prompt: str) -> list[int]:
+        return self.tokenizer.encode(prompt, add_special_tokens=False).ids
+
+    def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
+        """Encode token ids (B, L) with their mask (B, L)."""
+        out = self.model.text_model(input_ids=ids.long(), attention_mask=mask.long())
+        pooled = self.model.text_projection(out.pooler_output)
+        tokens = out.last_hidden_state * mask[..., None]
+        return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:  # type: ignore[override]
+        """Encode prompts: tokens (B, L, text_width), mask (B, L), pooled (B, dim)."""
+        ids, mask = self.tokenize(prompts)
+        device = self.model.logit_scale.device
+        return self.encode_ids(ids.to(device), mask.to(device))
+
+    def encode_image(self, pictures: Tensor) -> Tensor:
+        """CLIP image embeddings (B, dim), root-mean-square 1, of pictures (B, 3, H, W) in [-1, 1]."""
+        size = self.config.image_size
+        if pictures.shape[-1] != size:
+            pictures = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+        out = self.model.vision_model(pixel_values=pictures)
+        return unit_rms(self.model.visual_projection(out.pooler_output))
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration as plain values, for a checkpoint's JSON."""
+        return asdict(self.config)
+
+
+class HubTextEncoder:
+    """Any text encoder of `transformers`, by hub name or folder: CLIP, T5, or a sentence encoder (BERT family).
+
+    CLIP's pooled vector is its projected text embedding; the others' is the mean of their token states. Loaded when
+    first used. max_length: tokens kept of a prompt. Raises ValueError where nothing of that name can be loaded.
+    """
+
+    def __init__(self, name: str, *, max_length: int = 77, device: str | torch.device = "cpu"):
+        from transformers import AutoConfig, AutoTokenizer, CLIPTextModelWithProjection, T5EncoderModel
+        from transformers import AutoModel as Auto
+
+        try:
+            config = AutoConfig.from_pretrained(name)
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
+            self.is_clip = config.model_type in ("clip", "clip_text_model")
+            family = {"clip": CLIPTextModelWithProjection, "clip_text_model": CLIPTextModelWithProjection}
+            kind = family.get(config.model_type, T5EncoderModel if "t5" in config.model_type else Auto)
+            self.model = kind.from_pretrained(name).eval().to(device)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"`name` must be a text encoder of the Hugging Face hub or a folder that holds one; {name!r} could not "
+                f"be loaded ({str(error).splitlines()[0]})"
+            ) from error
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.max_length = min(max_length, self.tokenizer.model_max_length)
+        self.dim = self.model.config.hidden_size
+        self.pooled_dim = self.model.config.projection_dim if self.is_clip else self.dim
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Encode prompts: tokens (B, L, dim), mask (B, L), pooled (B, pooled_dim)."""
+        batch = self.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        ).to(self.model.device)
+        out, mask = self.model(**batch), batch["attention_mask"].bool()
+        tokens = out.last_hidden_state * mask[..., None]
+        pooled = out.text_embeds if self.is_clip else tokens.sum(1) / mask.sum(1, keepdim=True)
+        return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
+
+
+class WordEncoder(nn.Module):
+    """A transformer over a closed vocabulary, trained together with the generator it serves.
+
+    For the shapes, whose language ("left of", "two") no CLIP of emoji knows. vocabulary: the words, the first being
+    the padding. __call__ raises ValueError for a word that is not in it.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], context: int, dim: int = 96, layers: int = 2, heads: int = 4):
+        super().__init__()
+        self.vocabulary, self.context = tuple(vocabulary), context
+        self.dim = self.pooled_dim = dim
+        self.layers, self.heads = layers, heads
+        self.word = nn.Embedding(len(self.vocabulary), dim)
+        self.position = nn.Parameter(0.02 * torch.randn(context, dim))
+        layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
+
+    def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
+        """Encode word ids (B, L) with their mask (B, L)."""
+        h = self.word(ids.long()) + self.position[: ids.shape[1]]
+        tokens = self.transformer(h, src_key_padding_mask=~mask) * mask[..., None]
+        pooled = tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:  # type: ignore[override]
+        """Encode prompts: tokens (B, L, dim), mask (B, L), pooled (B, dim)."""
+        from minidiff.data.shapes import encode
+
+        ids, mask = encode(list(prompts))
+        return self.encode_ids(ids.to(self.position.device), mask.to(self.position.device))
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration as plain values, for a checkpoint's JSON."""
+        return {
+            "vocabulary": list(self.vocabulary),
+            "context": self.context,
+            "dim": self.dim,
+            "layers": self.layers,
+            "heads": self.heads,
+        }
