@@ -1,0 +1,1 @@
+"""Where pictures and captions come from: the bundled emoji and the generated shapes."""
