@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ def test_what_was_saved_is_read_and_only_the_newest_are_kept(tmp_path: Path) -> 
     assert names(tmp_path) == ["step-00000010", "step-00000123"]
     endings = {path.suffix for path in tmp_path.glob("*/*")}
     assert endings == {".safetensors", ".json"}
+
+
+def test_tensors_in_any_memory_order_are_saved_by_value(tmp_path: Path) -> None:
+    image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    shared = {"a": image, "b": image, "c": image.mT, "d": torch.ones(1).expand(7)}
+    save(tmp_path, replace(small(1), weights=shared))
+    found = latest(tmp_path)
+    assert found is not None and all(torch.equal(found.weights[key], value) for key, value in shared.items())
 
 
 def test_one_thousand_flipped_bits_are_all_caught(tmp_path: Path) -> None:

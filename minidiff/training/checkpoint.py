@@ -126,11 +126,12 @@ def write_json(path: Path, value: Any) -> None:
 def _serialized(state: Checkpoint) -> list[tuple[str, bytes]]:
     from safetensors.torch import save as to_bytes
 
-    groups = {name: getattr(state, name) for name in _TENSORS}
-    files = [
-        (f"{name}.safetensors", to_bytes({key: value.detach().contiguous() for key, value in group.items()}))
-        for name, group in groups.items()
-    ]
+    files = []
+    for name in _TENSORS:
+        # Copies, since safetensors refuses tensors that share memory, and contiguous, since it stores no strides.
+        group = {key: value.detach().to("cpu", copy=True) for key, value in getattr(state, name).items()}
+        content = to_bytes({key: value.contiguous() for key, value in group.items()})
+        files.append((f"{name}.safetensors", content))
     rest = {f.name: getattr(state, f.name) for f in fields(state) if f.name not in _TENSORS}
     return [*files, (_STATE, json.dumps({"version": VERSION, **rest}, indent=1).encode())]
 
