@@ -61,11 +61,10 @@ class EmojiSet:
     def __init__(self, folder: Path = FOLDER, *, verify: bool = False) -> None:
         self.folder = folder
         self.verify = verify
-        lines = self._read("emoji.jsonl").decode().splitlines()
-        self.records = [_record(line) for line in lines]
+        self.records = [_record(line) for line in self._read("emoji.jsonl").decode().splitlines()]
         self.bases = sorted({record.base for record in self.records})
-        self._base_index = {base: i for i, base in enumerate(self.bases)}
-        self._base_of = [self._base_index[record.base] for record in self.records]
+        place = {base: i for i, base in enumerate(self.bases)}
+        self._base_of = [place[record.base] for record in self.records]
         self._pixels: dict[tuple[str, int], Tensor] = {}
 
     def __len__(self) -> int:
@@ -124,7 +123,7 @@ class EmojiSet:
         data = self._read(f"{style}.avif")
         try:
             sheet = torch.from_numpy(np.array(Image.open(io.BytesIO(data)).convert("RGB")))
-        except OSError as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"`{style}.avif` in {self.folder} cannot be decoded ({error}): {_REMEDY}") from None
         rows = -(-len(self) // COLUMNS)
         if sheet.shape != (rows * CELL, COLUMNS * CELL, 3):
@@ -200,11 +199,8 @@ class EmojiPictures:
         self._families: dict[tuple[int, int], list[int]] = {}  # (base, style) -> flat indices of its variants
         for index in emoji.split_indices(split).tolist():
             style, concept = divmod(index, len(emoji))
-            if groups and emoji.records[concept].group not in groups:
-                continue
-            if styles and STYLES[style] not in styles:
-                continue
-            self._families.setdefault((emoji.base_of(concept), style), []).append(index)
+            if emoji.records[concept].group in (groups or known) and STYLES[style] in (styles or STYLES):
+                self._families.setdefault((emoji.base_of(concept), style), []).append(index)
         if not self._families:
             raise ValueError(f"The split {split!r} has no picture with groups={groups} and styles={styles}.")
         self.indices = torch.tensor(sorted(i for family in self._families.values() for i in family))
