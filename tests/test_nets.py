@@ -1,0 +1,136 @@
+"""The networks: what they are told, and that what is absent says nothing."""
+
+import pytest
+import torch
+
+from minidiff.common import Condition, TextEmbedding, randn, seeded
+from minidiff.nets import MLP, UNet, UNetConfig
+from minidiff.nets.layers import Attention, TimeEmbedding
+
+SMALL = UNetConfig(
+    size=16, widths=(16, 32), attention=(False, True), blocks=1, embedding=32,
+    context_dim=12, pooled_dim=10, image_dim=8, labels=4, dropout=0.0,
+)  # fmt: skip
+X, T = randn((3, 3, 16, 16), seeded(0)), torch.tensor([0.1, 0.5, 0.9])
+
+
+def words(n=3, length=5, real=5):
+    mask = (torch.arange(length) < real).expand(n, length)
+    return TextEmbedding(randn((n, length, 12), seeded(1)), mask, randn((n, 10), seeded(2)))
+
+
+def everything():
+    return Condition(text=words(), image=randn((3, 8), seeded(3)), label=torch.tensor([1, 2, 3]))
+
+
+@pytest.fixture(scope="module")
+def unet():
+    """A U-Net whose zero-initialized layers were stirred, as training does: a new one answers 0 to everything."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = UNet(SMALL).eval()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return net.requires_grad_(False)
+
+
+def test_a_new_unet_begins_with_zero_and_keeps_the_shape():
+    net = UNet(SMALL)
+    assert torch.equal(net(X, T, everything()), torch.zeros_like(X))
+
+
+def test_each_condition_makes_a_difference(unet):
+    plain = unet(X, T)
+    assert plain.shape == X.shape
+    for cond in (
+        Condition(text=words()),
+        Condition(image=everything().image),
+        Condition(label=torch.tensor([1, 2, 3])),
+    ):
+        assert not torch.allclose(unet(X, T, cond), plain, atol=1e-3)
+    assert not torch.allclose(unet(X, T.flip(0)), plain, atol=1e-3)
+
+
+def test_a_dropped_condition_says_the_same_as_its_mask_and_zeros_promise(unet):
+    """Absence is zero: what stands in a masked token cannot matter, and no image is a zero image."""
+    nothing = unet(X, T, everything().null())
+    rubbish = words()._replace(mask=torch.zeros(3, 5, dtype=torch.bool), pooled=torch.zeros(3, 10))
+    other = Condition(text=rubbish, image=torch.zeros(3, 8), label=torch.zeros(3, dtype=torch.long))
+    assert torch.allclose(unet(X, T, other), nothing, atol=1e-5)
+    assert torch.allclose(unet(X, T), nothing, atol=1e-5)
+
+
+def test_padding_does_not_change_the_answer(unet):
+    short = words(length=2, real=2)
+    padding = randn((3, 3, 12), seeded(9))
+    tokens = torch.cat([short.tokens, padding], dim=1)
+    mask = torch.tensor([True, True, False, False, False]).expand(3, 5)
+    longer = TextEmbedding(tokens, mask, short.pooled)
+    got, wanted = unet(X, T, Condition(text=longer)), unet(X, T, Condition(text=short))
+    assert torch.allclose(got, wanted, atol=1e-5)
+
+
+def test_a_sample_does_not_see_its_neighbors(unet):
+    full, cond = unet(X, T, everything()), everything()
+    alone = unet(X[1:2], T[1:2], cond.index([1]))
+    assert torch.allclose(full[1:2], alone, atol=1e-5)
+
+
+def test_recorded_attention_adds_up_to_one_and_ignores_padding(unet):
+    text = words(real=3)
+    with unet.record_attention() as maps:
+        unet(X, T, Condition(text=text))
+    assert maps and all(m.shape[-1] == 6 for m in maps)  # the word that is always there, and five tokens
+    for m in maps:
+        assert torch.allclose(m.sum(-1), torch.ones(m.shape[:-1]), atol=1e-5)
+        assert float(m[..., 4:].max()) == 0
+    with unet.record_attention() as again:
+        pass
+    unet(X, T)
+    assert again == []
+
+
+def test_attention_is_softmax_of_scaled_products():
+    torch.manual_seed(0)
+    layer = Attention(dim=8, heads=2, context_dim=6)
+    layer.out.load_state_dict({"weight": torch.eye(8), "bias": torch.zeros(8)})
+    x, context = randn((2, 5, 8), seeded(0)), randn((2, 3, 6), seeded(1))
+    q, (k, v) = layer.to_q(x), layer.to_kv(context).chunk(2, dim=-1)
+    heads = []
+    for h in (slice(0, 4), slice(4, 8)):
+        weights = (q[..., h] @ k[..., h].transpose(1, 2) / 4**0.5).softmax(-1)
+        heads.append(weights @ v[..., h])
+    assert torch.allclose(layer(x, context), torch.cat(heads, -1), atol=1e-5)
+
+
+def test_neighboring_times_have_different_embeddings():
+    torch.manual_seed(0)
+    embedding = TimeEmbedding(32)
+    t = torch.arange(1001) / 1000
+    e = embedding(t).detach()
+    assert e.shape == (1001, 32) and float((e[1:] - e[:-1]).norm(dim=1).min()) > 1e-4
+
+
+def test_the_mlp_takes_points_of_any_dimension_and_labels():
+    torch.manual_seed(0)
+    net, x = MLP(dim=5, width=16, labels=3), randn((4, 5), seeded(0))
+    t = torch.full((4,), 0.3)
+    none = net(x, t)
+    assert none.shape == x.shape
+    assert torch.equal(net(x, t, Condition(label=torch.zeros(4, dtype=torch.long))), none)
+    assert not torch.allclose(net(x, t, Condition(label=torch.ones(4, dtype=torch.long))), none)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: UNetConfig(size=20), "`size` must be a multiple of 8 for this U-Net; got 20"),
+        (lambda: UNetConfig(attention=(True,)), r"`attention` must have one entry per width \(3\); got 1"),
+        (lambda: UNetConfig(widths=(64, 100, 160)), "`widths` with attention must be .* got 100"),
+        (lambda: MLP(width=0), "`width` must be an integer from 1 to 10000; got 0"),
+    ],
+)  # fmt: skip
+def test_wrong_shapes_get_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()

@@ -1,0 +1,181 @@
+"""Noise schedules: their tables, their ends, and the times a sampler visits."""
+
+import math
+
+import pytest
+import torch
+
+from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser, interpret, target
+from minidiff.nets import MLP
+from minidiff.schedules import (
+    CosineSchedule,
+    DiscreteSchedule,
+    LinearSchedule,
+    RectifiedFlow,
+    forward_jump,
+    make_schedule,
+    time_grid,
+)
+from minidiff.toy import ExactDenoiser, Mixture
+
+SCHEDULES = [LinearSchedule(), CosineSchedule(), RectifiedFlow()]
+each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+T = 1000
+STEPS_OF_T = torch.arange(1, T + 1, dtype=torch.float64) / T
+
+
+def test_the_linear_schedule_is_ddpms_table():
+    product, alpha_bars = 1.0, []
+    for i in range(T):  # Ho et al. 2020, section 4: from 1e-4 to 0.02 in equal steps
+        product *= 1 - (1e-4 + (0.02 - 1e-4) * i / (T - 1))
+        alpha_bars.append(product)
+    assert torch.allclose(LinearSchedule().alpha_bar(STEPS_OF_T), torch.tensor(alpha_bars).double(), rtol=1e-6)
+    assert alpha_bars[-1] == pytest.approx(4.0e-5, rel=0.02)
+
+
+def test_the_cosine_schedule_is_a_squared_cosine():
+    def f(t):
+        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2  # Nichol & Dhariwal 2021, equation 17
+
+    for t in (0.001, 0.25, 0.5, 0.75, 0.999):
+        alpha_bar = float(CosineSchedule().alpha_bar(torch.tensor(t, dtype=torch.float64)))
+        assert alpha_bar == pytest.approx(f(t) / f(0), rel=1e-9)
+
+
+@each_schedule
+def test_the_ends_are_data_and_noise_and_between_them_it_only_gets_noisier(schedule):
+    t = torch.linspace(0, 1, 3001, dtype=torch.float64)
+    assert float(schedule.alpha(t[0])) == 1 and float(schedule.sigma(t[0])) == 0
+    assert float(schedule.alpha(t[-1])) < 0.01 and float(schedule.sigma(t[-1])) > 0.99
+    assert bool((schedule.alpha(t).diff() < 0).all()) and bool((schedule.sigma(t).diff() > 0).all())
+    assert bool((schedule.log_snr(t[1:-1]).diff() < 0).all())
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES[:2], ids=repr)
+def test_the_discrete_schedules_preserve_variance_and_interpolate_the_logarithm(schedule):
+    t = torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.allclose(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, torch.ones(500).double())
+    left, right = torch.tensor([0.250, 0.251], dtype=torch.float64)
+    halfway = schedule.alpha_bar((left + right) / 2)
+    assert float(halfway) == pytest.approx(float((schedule.alpha_bar(left) * schedule.alpha_bar(right)).sqrt()))
+
+
+def test_precision_is_lost_last():
+    """In half precision 1 - alpha_bar(1/T) would round to zero; the tables are float64 and cast at the end."""
+    first = torch.tensor(1 / T)
+    assert 1 - LinearSchedule().alpha_bar(first).half() == 0
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        t = torch.tensor(1.0, dtype=dtype) / 1024  # exactly representable in each of them
+        exact = float(LinearSchedule().sigma(t.double()))
+        assert float(LinearSchedule().sigma(t)) == pytest.approx(exact, rel=1e-2)
+        assert LinearSchedule().sigma(t).dtype == dtype
+    assert LinearSchedule().betas.dtype == torch.float64
+
+
+def test_the_cosine_schedule_starts_below_its_noise_end():
+    """At t = 1 an error of eps grows 20,000 times on its way to x0, which is why t_max lies below."""
+    schedule = CosineSchedule()
+    one = torch.tensor(1.0, dtype=torch.float64)
+    assert float(schedule.alpha_bar(one)) == pytest.approx(2.4e-9, rel=0.05)
+    growth = schedule.sigma(one) / schedule.alpha(one)
+    assert 15_000 < float(growth) < 25_000
+    assert schedule.t_max == 0.999 and float(time_grid(schedule, 10)[0]) == pytest.approx(0.999)
+    at_start = torch.tensor(schedule.t_max, dtype=torch.float64)
+    assert float(schedule.sigma(at_start) / schedule.alpha(at_start)) < 1000
+
+
+def test_nothing_is_clipped_unless_asked_for():
+    """Data may legitimately lie outside [-1, 1]; clipping is a choice, and then x0 and eps still fit together."""
+    wide = ExactDenoiser(Mixture([1.0], [[3.0]], [0.1]), RectifiedFlow())
+    assert float(wide(torch.tensor([[1.5]]), 0.5).x0) > 2.5
+    net, x, t = MLP(dim=2, width=16, depth=1), 50 * torch.ones(1, 2), 0.5
+    free, clipped = NetDenoiser(net, RectifiedFlow()), NetDenoiser(net, RectifiedFlow(), clip=1.0)
+    with torch.no_grad():
+        assert float(free(x, t).x0.abs().max()) > 1
+        x0, eps = clipped(x, t)
+    assert float(x0.abs().max()) == 1 and torch.allclose(0.5 * x0 + 0.5 * eps, x)
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "log-snr"])
+@each_schedule
+def test_any_number_of_steps_from_1_to_T_gives_exactly_that_many(schedule, spacing):
+    for steps in range(1, T + 1):
+        times = time_grid(schedule, steps, spacing=spacing)
+        assert len(times) == steps + 1
+        assert bool((times.diff() < 0).all()), f"{steps} steps: times that do not fall"
+        assert float(times[0]) == pytest.approx(schedule.t_max) and float(times[-1]) == 0
+
+
+@each_schedule
+def test_a_grid_begins_and_ends_where_it_is_told(schedule):
+    for spacing in ("uniform", "quadratic", "log-snr"):
+        times = time_grid(schedule, 20, start=0.8, end=0.2, spacing=spacing)
+        assert float(times[0]) == pytest.approx(0.8) and float(times[-1]) == pytest.approx(0.2)
+        assert bool((times.diff() < 0).all())
+
+
+@each_schedule
+def test_equal_steps_in_log_snr_are_equal(schedule):
+    times = time_grid(schedule, 12, start=0.9, end=0.1, spacing="log-snr").double()
+    assert torch.allclose(schedule.log_snr(times).diff(), schedule.log_snr(times).diff().mean(), rtol=1e-3)
+
+
+@each_schedule
+@pytest.mark.parametrize("kind", PARAMETERIZATIONS)
+def test_what_a_network_is_asked_for_and_what_is_made_of_it_are_inverse(schedule, kind):
+    g = torch.Generator().manual_seed(0)
+    x0, eps = (torch.randn(64, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    t = 0.01 + 0.98 * torch.rand(64, generator=g, dtype=torch.float64)
+    alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+    x_t = forward_jump(schedule, x0, t, eps)
+    back = interpret(kind, target(kind, x0, eps, alpha, sigma), x_t, alpha, sigma)
+    assert torch.allclose(back.x0, x0, atol=1e-9) and torch.allclose(back.eps, eps, atol=1e-9)
+    # And whatever a network says, x0 and eps together explain x_t.
+    x0, eps = interpret(kind, torch.randn(64, 3, generator=g, dtype=torch.float64), x_t, alpha, sigma)
+    assert torch.allclose(alpha * x0 + sigma * eps, x_t, atol=1e-9)
+
+
+@each_schedule
+@pytest.mark.parametrize("kind", PARAMETERIZATIONS)
+def test_min_snr_weighs_the_error_of_x0_by_the_capped_signal_to_noise_ratio(schedule, kind):
+    """Whatever is predicted, the weighted loss is min(SNR, 5) |x0 - x0_hat|^2 (Hang et al. 2023)."""
+    net, x0 = MLP(dim=2, width=16, depth=1), torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    t = torch.linspace(0.05, 0.95, 200)
+    denoiser = NetDenoiser(net, schedule, kind, weighting="min-snr")
+    eps = torch.randn(200, 2, generator=torch.Generator().manual_seed(1))
+    error = (denoiser(forward_jump(schedule, x0, t, eps), t).x0 - x0).square().mean(1)
+    snr = (schedule.alpha(t) / schedule.sigma(t)) ** 2
+    loss = denoiser.loss(x0, None, torch.Generator().manual_seed(1), t)
+    assert torch.allclose(loss, snr.clamp(max=5) * error, rtol=2e-3)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "logit-normal"])
+@each_schedule
+def test_training_times_are_those_of_the_schedule(schedule, sampling):
+    denoiser = NetDenoiser(MLP(), schedule, time_sampling=sampling)
+    t = denoiser.draw_times(20_000, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert float(t.min()) >= 0 and float(t.max()) <= 1
+    middle = float(((t > 0.25) & (t < 0.75)).float().mean())
+    # P(|z| < log 3) = 0.728 for logit-normal times
+    assert middle == pytest.approx(0.5 if sampling == "uniform" else 0.728, abs=0.015)
+    if sampling == "uniform" and isinstance(schedule, DiscreteSchedule):
+        assert torch.allclose((t * T).round(), t * T, atol=1e-3) and float(t.min()) > 0
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: time_grid(RectifiedFlow(), 0), r"`steps` must be an integer from 1 to 1000; got 0\."),
+        (lambda: time_grid(RectifiedFlow(), 10**9), r"`steps` .* got 1000000000\."),
+        (lambda: time_grid(RectifiedFlow(), 5, spacing="unifrom"), r"`spacing` .* Did you mean 'uniform'\?"),
+        (lambda: time_grid(RectifiedFlow(), 5, start=0.3, end=0.3), r"`end` must lie below `start`"),
+        (lambda: time_grid(RectifiedFlow(), 5, start=float("nan")), r"`start` must be a number .* got nan\."),
+        (lambda: LinearSchedule(T=20), r"`T` must be an integer from 21"),
+        (lambda: DiscreteSchedule(torch.tensor([0.1, 1.0])), r"`betas` must be"),
+        (lambda: make_schedule("cosin"), r"`schedule` .* Did you mean 'cosine'\?"),
+        (lambda: NetDenoiser(MLP(), RectifiedFlow(), "epsilon"), r"`parameterization` .* got 'epsilon'\."),
+    ],
+)
+def test_wrong_input_gets_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
