@@ -1,0 +1,223 @@
+"""The evaluation: everything the project claims about a text-to-image model is measured here.
+
+`evaluate` reports, `sweep` chooses (on the validation split alone), `evaluate_shapes` counts with the exact oracle.
+All of them take a function that draws prompts (`Generate`; `generate_with(pipe)` makes one) and return plain
+numbers; `minidiff.evaluate_report` writes them down with the pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minidiff.common import Condition, check_int
+from minidiff.data.captions import canonical_caption
+from minidiff.data.emoji import STYLES, EmojiSet, load_emoji
+from minidiff.evaluate_sets import copy_rates, prompt_diversity, test_distances, trained_distances, trained_pairs
+from minidiff.evaluate_tasks import (
+    SEED_STRIDE,
+    Generate,
+    Problem,
+    Settings,
+    draw,
+    lookup,
+    mark,
+    other_styles,
+    problems,
+    summarize,
+    true_pictures,
+)
+from minidiff.judge import Judge
+from minidiff.metrics import bootstrap
+
+if TYPE_CHECKING:
+    from minidiff.pipeline import TextToImage
+
+SEEN = {
+    "model": "The prompt; in training, this concept in its other styles and this style on other concepts.",
+    "ceiling": "The answer itself: the true held-out picture. What it misses, the judge misses.",
+    "lookup": "All training pictures; it answers with the one whose caption shares most words with the prompt.",
+    "other style": "The right concept, as its training picture in another style. Of Fluent flat and 3D, the "
+    "other is the same drawing (reported as twins).",
+    "unconditional": "Nothing of the prompt: the same model, asked for nothing.",
+}
+
+
+def generate_with(pipe: TextToImage) -> Generate:
+    """The tensor-level call of a pipeline, for `evaluate`; a model without text is told the style by its label."""
+
+    def generate(
+        prompts: list[str],
+        styles: list[str | None],
+        steps: int,
+        guidance: float,
+        seeds: list[int],
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> Tensor:
+        if pipe.encoder is not None:
+            cond = pipe.condition(prompts)
+        else:
+            labels = [0 if style is None else pipe.styles.index(style) + 1 for style in styles]
+            cond = Condition(label=torch.tensor(labels, device=pipe.device))
+        return pipe.generate(cond, len(prompts), steps=steps, guidance=guidance, seeds=seeds, interval=interval)
+
+    return generate
+
+
+def evaluate(
+    generate: Generate,
+    judge: Judge | None = None,
+    *,
+    settings: Settings | None = None,
+    emoji: EmojiSet | None = None,
+    similarity: Callable[[list[str], list[str]], Tensor] | None = None,
+    distribution_size: int = 600,
+    diversity_prompts: int = 24,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything about a text-to-image model, as plain numbers; see `minidiff.evaluate_report.EXPLAINED`.
+
+    judge: by default the bundled one. similarity: of texts, for the lookup baseline (default: shared words).
+    distribution_size: pictures on each side of the distances, at most half the bases. The result is ready for JSON
+    but for `pictures`: {name: (captions, uint8 (N, 3, H, W))}, which `write_report` turns into a page.
+    """
+    started = time.monotonic()
+    judge, settings, emoji = judge or Judge.load(device=None), settings or Settings(), emoji or load_emoji()
+    result: dict[str, Any] = {"settings": asdict(settings) | {"seed": seed}, "seen": SEEN, "splits": {}}
+    result["pictures"] = pictures = {}
+    drawn: dict[str, Tensor] = {}
+    for split in ("test", "validation", "unseen"):
+        tasks = problems(emoji, split, judge.bases)
+        answers = _answers(generate, emoji, tasks, split, settings, similarity, seed)
+        marks = {name: [mark(judge, emoji, tasks, x) for x in xs] for name, xs in answers.items()}
+        result["splits"][split] = {
+            "pictures": len(tasks),
+            "chance": {"base_100": 0.01, "hard_20": _mean([1 / len(t.hard) for t in tasks if t.hard]), "style": 0.25},
+            "rows": {name: summarize(tasks, repeats, seed) for name, repeats in marks.items()},
+        }
+        drawn[split] = torch.cat(answers["model"])
+        for name, xs in answers.items():
+            pictures[f"{split}: {name}"] = ([task.prompt for task in tasks], xs[0])
+        if split == "test":
+            result["distribution"] = {"test": test_distances(judge, emoji, tasks, answers, seed)}
+    trained = trained_pairs(emoji, distribution_size, seed)
+    captions = [canonical_caption(emoji.records[c], STYLES[s]) for s, c in trained[0]]
+    drawn["trained prompts"] = draw(generate, captions, [STYLES[s] for s, _ in trained[0]], settings, seed)
+    pictures["trained prompts: model"] = (captions[:64], drawn["trained prompts"][:64])
+    result["distribution"]["trained prompts"] = trained_distances(
+        generate, judge, emoji, trained, drawn["trained prompts"], settings, seed
+    )
+    result["copies"], pairs = copy_rates(judge, emoji, drawn)
+    pictures["nearest training pictures (sample, its nearest)"] = pairs
+    result["diversity"] = prompt_diversity(generate, judge, emoji, settings, diversity_prompts, seed)
+    result["seconds"] = time.monotonic() - started
+    return result
+
+
+def _answers(
+    generate: Generate,
+    emoji: EmojiSet,
+    tasks: Sequence[Problem],
+    split: str,
+    settings: Settings,
+    similarity: Callable[[list[str], list[str]], Tensor] | None,
+    seed: int,
+) -> dict[str, list[Tensor]]:
+    """Who answers what: name -> pictures (P, 3, H, W) for each repeat."""
+    prompts, styles = [task.prompt for task in tasks], [task.style for task in tasks]
+    repeats = settings.repeats if split != "unseen" else min(2, settings.repeats)
+    seeds = [seed + SEED_STRIDE * (r + 1) for r in range(repeats)]
+    answers = {"model": [draw(generate, prompts, styles, settings, s) for s in seeds]}
+    answers["ceiling"] = [true_pictures(emoji, tasks)]
+    answers["lookup"] = [lookup(emoji, tasks, similarity)]
+    if split != "unseen":  # of which no style was seen
+        answers["other style"] = [other_styles(emoji, tasks, turn) for turn in range(3)]
+    nothing: list[str | None] = [None] * len(tasks)
+    answers["unconditional"] = [draw(generate, [""] * len(tasks), nothing, settings, s) for s in seeds[:2]]
+    return answers
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def sweep(
+    generate: Generate,
+    judge: Judge | None = None,
+    *,
+    guidances: Sequence[float] = (1, 2, 3, 4, 6),
+    steps: Sequence[int] = (6, 8, 12, 20, 50),
+    intervals: Sequence[tuple[float, float]] = ((0.0, 0.8), (0.2, 1.0), (0.2, 0.8)),
+    repeats: int = 4,
+    emoji: EmojiSet | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The marks on the *validation* split over guidance and steps, then over intervals at the best guidance.
+
+    The result has `rows`, one per setting, with the marks of all problems (see `summarize`), `best`, the setting of
+    the highest mean similarity to the true pictures, and `best_at`, the same for each number of steps.
+    """
+    judge, emoji = judge or Judge.load(device=None), emoji or load_emoji()
+    tasks = problems(emoji, "validation", judge.bases)
+    prompts, styles = [task.prompt for task in tasks], [task.style for task in tasks]
+    seeds = [seed + SEED_STRIDE * (r + 1) for r in range(check_int("repeats", repeats, 1, 1000))]
+
+    def row(setting: Settings) -> dict[str, Any]:
+        # All repeats in one go, so that the batches are full.
+        many = [(p, s, start + i) for start in seeds for i, (p, s) in enumerate(zip(prompts, styles, strict=True))]
+        x = draw(generate, [m[0] for m in many], [m[1] for m in many], setting, [m[2] for m in many])
+        marks = [mark(judge, emoji, tasks, part) for part in x.split(len(tasks))]
+        return {k: v for k, v in asdict(setting).items() if k != "repeats"} | summarize(tasks, marks, seed)["all"]
+
+    def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        found = max(rows, key=lambda r: r["similarity"]["mean"])
+        return {name: found[name] for name in ("steps", "guidance", "interval")}
+
+    rows = [row(Settings(n, float(g), repeats=repeats)) for n in steps for g in guidances]
+    full = best(rows)
+    for interval in intervals:
+        rows.append(row(replace(Settings(full["steps"], full["guidance"], repeats=repeats), interval=interval)))
+    at = {str(n): best([r for r in rows if r["steps"] == n]) for n in steps}
+    return {"split": "validation", "pictures": len(tasks), "rows": rows, "best": best(rows), "best_at": at}
+
+
+def evaluate_shapes(
+    generate: Generate, n: int = 500, seed: int = 0, *, steps: int = 20, guidance: float = 2.0
+) -> dict[str, Any]:
+    """Prompt adherence on n scenes of shapes, seen and held-out pairs apart, counted by the exact oracle.
+
+    {"seen" | "held_out": {"model", "ceiling", "chance"}}, each with "all" (every attribute right at once), single
+    attributes and "readable", shares in [0, 1]; the model's "all_interval" is a bootstrap over scenes. ceiling: fresh
+    renderings of the same scenes. chance: the model's pictures, marked against other scenes.
+    """
+    from minidiff.data.scenes import random_scene
+    from minidiff.data.shapes import render
+    from minidiff.data.shapes_oracle import adherence, compare, read
+
+    check_int("n", n, 2, 100_000)
+    result: dict[str, Any] = {"settings": {"n": n, "seed": seed, "steps": steps, "guidance": guidance}}
+    for name, held_out in (("seen", False), ("held_out", True)):
+        rng = np.random.default_rng([seed, 7, int(held_out)])
+        scenes = [random_scene(rng, held_out) for _ in range(n)]
+        captions = [scene.caption() for scene in scenes]
+        x = draw(generate, captions, [None] * n, Settings(steps, guidance), seed + SEED_STRIDE * (1 + held_out))
+        right = torch.tensor([compare(s, read(p))["all"] for s, p in zip(scenes, x, strict=True)]).double()
+        result[name] = {
+            "model": adherence(x, scenes) | {"all_interval": bootstrap(right, seed=seed).as_dict()},
+            "ceiling": adherence(torch.stack([render(scene, rng) for scene in scenes]), scenes),
+            "chance": adherence(x, [*scenes[1:], scenes[0]]),
+        }
+    return _no_nan(result)
+
+
+def _no_nan(value: Any) -> Any:
+    """JSON has no NaN: a share of nothing is null."""
+    if isinstance(value, dict):
+        return {k: _no_nan(v) for k, v in value.items()}
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,143 @@
+"""Writes an evaluation down: evaluation.json for programs, index.html with contact sheets for people."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MARKS = {
+    "base_100": "right base among 100",
+    "hard_20": "right base among 20 of its group",
+    "log_prob": "log p of the right base, nats",
+    "style": "right style",
+    "similarity": "similarity to the true picture",
+    "pixel_error": "pixel error, foreground",
+}
+EXPLAINED = """
+<p>Marked by a classifier that was trained on the training split alone, with another objective than the model's text
+encoder. <b>Right base among 100</b>: the right concept has the highest probability among it and 99 others drawn at
+random; <b>among 20 of its group</b>: among it and 19 of its own kind. <b>Similarity</b>: cosine between the
+classifier's features of the picture and of the true, held-out one. <b>Pixel error</b>: root mean square difference
+in [0, 2] to the true picture, over the pixels where either is not white. In brackets the 95 % interval over concepts
+(bootstrap), after ± the standard deviation over seeds. <b>Twins</b> are Fluent flat and Fluent 3D, the same drawing
+twice: who has seen one has as good as seen the other.</p>
+"""
+DISTANCES = """
+<p>Distances between equally many pictures, in the classifier's 64 features: not comparable with KID or FID of
+Inception's features. The floor is the distance that real pictures have; under it nothing can be claimed.</p>
+"""
+COPIES = """
+<p>A picture counts as a copy when it is nearer to its nearest training picture than 99 % of the real test pictures
+are to theirs, both in features and in foreground pixels.</p>
+"""
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; } .wide { overflow-x: auto; }
+th, td { border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: right; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; } img { max-width: 100%; image-rendering: auto; }
+"""
+
+
+def write_report(result: dict[str, Any], folder: str | Path) -> Path:
+    """Write evaluation.json, index.html and a PNG contact sheet per set of pictures; return the page's path.
+
+    result: of `evaluate`; it is left as it is, and everything of it but `pictures` goes into the JSON. Raises
+    ValueError when it is no such result.
+    """
+    if not isinstance(result, dict) or "splits" not in result:
+        raise ValueError("`result` must be the dict that `evaluate` returns.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {name: value for name, value in result.items() if name != "pictures"}
+    (folder / "evaluation.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    sheets = {}
+    for name, (captions, pictures) in result.get("pictures", {}).items():
+        sheets[name] = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".png", captions
+        contact_sheet(pictures).save(folder / sheets[name][0], optimize=True)
+    page = folder / "index.html"
+    page.write_text(_page(numbers, sheets), encoding="utf-8")
+    return page
+
+
+def contact_sheet(pictures: Tensor, columns: int = 16) -> Any:
+    """Pictures uint8 (N, 3, H, W) in rows of `columns`, on white, as a PIL image."""
+    from PIL import Image
+
+    n, _, height, width = pictures.shape
+    rows = max(1, math.ceil(n / columns))
+    cells = torch.full((rows * columns, 3, height + 4, width + 4), 255, dtype=torch.uint8)
+    cells[:n, :, 2:-2, 2:-2] = pictures.cpu()
+    sheet = cells.view(rows, columns, 3, height + 4, width + 4).permute(0, 3, 1, 4, 2)
+    return Image.fromarray(sheet.reshape(rows * (height + 4), columns * (width + 4), 3).contiguous().numpy())
+
+
+def _page(numbers: dict[str, Any], sheets: dict[str, tuple[str, Sequence[str]]]) -> str:
+    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>Evaluation</title><style>{STYLE}</style>"]
+    told = ", ".join(f"{name} {value}" for name, value in numbers["settings"].items())
+    parts.append(f"<h1>Evaluation</h1><p>{html.escape(told)}</p>{EXPLAINED}<h2>What each row has seen</h2><dl>")
+    parts += [f"<dt><b>{html.escape(k)}</b><dd>{html.escape(v)}" for k, v in numbers["seen"].items()]
+    parts.append("</dl>")
+    for split, found in numbers["splits"].items():
+        parts.append(f"<h2>{split.capitalize()} split, {found['pictures']} pictures</h2>")
+        for subset in next(iter(found["rows"].values())):
+            rows = {name: summary[subset] for name, summary in found["rows"].items()}
+            n = next(iter(rows.values()))["n"]
+            parts.append(f"<h3>{html.escape(subset)} (n = {n})</h3>{_marks(rows, found['chance'])}")
+    for title, text, found in (
+        ("Distances to real pictures", DISTANCES, numbers["distribution"]),
+        ("Copies", COPIES, {"": numbers["copies"]}),
+        ("Diversity of one prompt without a style", "", {"": numbers["diversity"]}),
+    ):
+        parts.append(f"<h2>{title}</h2>{text}")
+        parts += [f"<h3>{html.escape(name)}</h3>{_nested(values)}" for name, values in found.items()]
+    parts.append("<h2>Pictures</h2>")
+    for name, (file, captions) in sheets.items():
+        words = html.escape(" · ".join(captions))
+        parts.append(
+            f"<h3>{html.escape(name)}</h3><img src='{file}' alt='Contact sheet: {html.escape(name, quote=True)}'>"
+            f"<details><summary>The prompts, row by row</summary><p>{words}</p></details>"
+        )
+    return "\n".join(parts) + "</html>\n"
+
+
+def _marks(rows: dict[str, dict[str, Any]], chance: dict[str, Any]) -> str:
+    shown = [name for name in MARKS if any(name in row for row in rows.values())]
+    lines = ["<tr><th>" + "".join(f"<th>{MARKS[name]}" for name in shown)]
+    for label, row in rows.items():
+        lines.append(f"<tr><td>{html.escape(label)}" + "".join(f"<td>{_interval(row.get(n))}" for n in shown))
+    luck = [chance.get(name) for name in shown]
+    lines.append("<tr><td>chance" + "".join(f"<td>{'' if c is None else f'{c:.3f}'}" for c in luck))
+    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "–"
+    spread = value.get("seed_std")
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" + (f" ± {spread:.3f}" if spread else "")
+
+
+def _nested(values: dict[str, Any]) -> str:
+    """A table of everything in a dict of numbers, intervals and dicts of these."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict) and "mean" not in value:
+            cells = [f"{k} {_interval(v) if isinstance(v, dict) else _plain(v)}" for k, v in value.items()]
+        else:
+            cells = [_interval(value) if isinstance(value, dict) else _plain(value)]
+        lines.append(f"<tr><td>{html.escape(name)}" + "".join(f"<td>{html.escape(cell)}" for cell in cells))
+    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,233 @@
+"""What a text-to-image model is asked, what else could answer, and how an answer is marked.
+
+A *problem* is a held-out picture: one concept of a base, in the style in which that base was never shown. The model
+has seen the base in other styles and the style on other bases; whether it can draw this one has a true answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from minidiff.data.captions import canonical_caption
+from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, to_float, to_uint8
+from minidiff.judge import Judge
+from minidiff.metrics import bootstrap, foreground
+
+BATCH = 512  # pictures generated at once
+CANDIDATES, HARD = 100, 20  # bases to choose from: any, and of the same group
+SEED_STRIDE = 1_000_000  # between repeats, so that no two pictures of one evaluation start from the same noise
+TWINS = ("fluent-flat", "fluent-3d")  # the same drawing twice: who has seen one has as good as seen the other
+
+
+class Generate(Protocol):
+    """Anything that draws prompts: a guided diffusion model, or a stand-in."""
+
+    def __call__(
+        self,
+        prompts: list[str],
+        styles: list[str | None],
+        steps: int,
+        guidance: float,
+        seeds: list[int],
+        interval: tuple[float, float] = (0.0, 1.0),
+    ) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1]; the prompts already name their style, which `styles` repeats."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are drawn, with `repeats` different seeds for each prompt."""
+
+    steps: int = 12
+    guidance: float = 3.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    repeats: int = 8
+
+
+def draw(
+    generate: Generate,
+    prompts: Sequence[str],
+    styles: Sequence[str | None],
+    settings: Settings,
+    seeds: int | Sequence[int] = 0,
+) -> Tensor:
+    """One picture per prompt, drawn in batches: uint8 (N, 3, H, W) on the CPU.
+
+    seeds: one for each prompt, or the first of consecutive ones. Raises ValueError for another shape than asked for.
+    """
+    seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds
+    parts = []
+    for start in range(0, len(prompts), BATCH):
+        rows = range(start, min(start + BATCH, len(prompts)))
+        x = generate(
+            [prompts[i] for i in rows],
+            [styles[i] for i in rows],
+            settings.steps,
+            settings.guidance,
+            [seeds[i] for i in rows],
+            interval=settings.interval,
+        )
+        if x.dim() != 4 or x.shape[:2] != (len(rows), 3):
+            raise ValueError(f"`generate` must return shape ({len(rows)}, 3, H, W); got {tuple(x.shape)}.")
+        parts.append(to_uint8(x.detach().float().nan_to_num(0.0)).cpu())
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A picture to draw, and the bases to tell it from (its own is the first; empty when the judge knows none)."""
+
+    record: EmojiRecord
+    style: str
+    candidates: tuple[str, ...]
+    hard: tuple[str, ...]
+
+    @property
+    def prompt(self) -> str:
+        """The canonical caption, which names the style."""
+        return canonical_caption(self.record, self.style)
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """The groups of problems that this one is reported in."""
+        kind = "flags" if self.record.group == "flags" else "twins" if self.style in TWINS else "no twins"
+        return ("all", kind, self.style)
+
+
+def plainest(records: Sequence[EmojiRecord]) -> EmojiRecord:
+    """The variant of a base without skin tone and gender, or the nearest to it."""
+    return min(records, key=lambda r: (r.name != r.base, len(r.tone), r.gender is not None, r.index))
+
+
+def families(emoji: EmojiSet) -> dict[str, list[EmojiRecord]]:
+    """base -> its variants."""
+    found: dict[str, list[EmojiRecord]] = {}
+    for record in emoji.records:
+        found.setdefault(record.base, []).append(record)
+    return found
+
+
+def problems(emoji: EmojiSet, split: str, known: Sequence[str], seed: int = 0) -> list[Problem]:
+    """One problem per held-out (base, style) of a split, on the plainest variant.
+
+    known: the bases the judge can name. Candidates are the right base and 99 of them at random; the hard list is
+    the right base and 19 of its own subgroup, filled up from its group.
+    """
+    home = {base: (plainest(rs).group, plainest(rs).subgroup) for base, rs in families(emoji).items()}
+    found = []
+    for base, records in sorted(families(emoji).items()):
+        record = plainest(records)
+        for style in (s for s in STYLES if record.split[s] == split):
+            if base not in known:
+                found.append(Problem(record, style, (), ()))
+                continue
+            others = [other for other in known if other != base]
+            random.Random(f"{seed}:{base}").shuffle(others)
+            group, subgroup = home[base]
+            near = sorted(
+                (other for other in others if home[other][0] == group), key=lambda other: home[other][1] != subgroup
+            )
+            found.append(Problem(record, style, (base, *others[: CANDIDATES - 1]), (base, *near[: HARD - 1])))
+    return found
+
+
+def true_pictures(emoji: EmojiSet, tasks: Sequence[Problem]) -> Tensor:
+    """The right answers, uint8 (P, 3, 64, 64)."""
+    return torch.stack([emoji.pixels(task.style)[task.record.index] for task in tasks])
+
+
+def other_styles(emoji: EmojiSet, tasks: Sequence[Problem], turn: int) -> Tensor:
+    """The same concepts as trained on in another style, uint8 (P, 3, 64, 64); `turn` picks which of them."""
+    rows = []
+    for task in tasks:
+        styles = [s for s in STYLES if task.record.split[s] == "train"]
+        rows.append(emoji.pixels(styles[turn % len(styles)])[task.record.index])
+    return torch.stack(rows)
+
+
+def lookup(
+    emoji: EmojiSet,
+    tasks: Sequence[Problem],
+    similarity: Callable[[list[str], list[str]], Tensor] | None = None,
+) -> Tensor:
+    """The training pictures whose captions are nearest to the prompts, uint8 (P, 3, 64, 64).
+
+    similarity(prompts, captions) -> (P, M), for instance a CLIP's; by default the overlap of the words, |A and B| /
+    |A or B|.
+    """
+    pictures = emoji.split_indices("train").tolist()
+    captions = [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in pictures]
+    scores = (similarity or word_overlap)([task.prompt for task in tasks], captions)
+    best = [pictures[i] for i in scores.argmax(dim=1).tolist()]
+    return torch.stack([emoji.pixels(emoji.style_of(i))[emoji.concept_of(i)] for i in best])
+
+
+def word_overlap(prompts: list[str], captions: list[str]) -> Tensor:
+    """|A and B| / |A or B| of the words of each prompt and each caption, (P, M)."""
+
+    def words(text: str) -> frozenset[str]:
+        return frozenset(text.replace(",", " ").replace(":", " ").split())
+
+    asked, known = [words(p) for p in prompts], [words(c) for c in captions]
+    return torch.tensor([[len(a & b) / max(1, len(a | b)) for b in known] for a in asked])
+
+
+@torch.no_grad()
+def mark(judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem], pictures: Tensor) -> dict[str, Tensor]:
+    """Marks of pictures (P, 3, H, W), one per problem, uint8 or in [-1, 1]: each (P,) on the CPU.
+
+    base_100, hard_20: 1 where the right base has the highest probability among the candidates. log_prob: that of
+    the right base among the 100, in nats. style: 1 where the style is right. similarity: cosine of the judge's
+    features to the true picture's. pixel_error: see `foreground_error`. The first three need a base that the judge
+    knows, and are absent when it knows none of them.
+    """
+    pictures = to_float(pictures) if pictures.dtype == torch.uint8 else pictures
+    true = to_float(true_pictures(emoji, tasks))
+    features, right = judge.features(pictures), judge.features(true)
+    bases, styles = judge.logits(features)
+    wanted = torch.tensor([STYLES.index(task.style) for task in tasks], device=styles.device)
+    marks = {
+        "style": (styles.argmax(1) == wanted).float(),
+        "similarity": torch.cosine_similarity(features, right),
+        "pixel_error": foreground_error(pictures, true),
+    }
+    if tasks and all(task.candidates for task in tasks):
+        place = {base: i for i, base in enumerate(judge.bases)}
+        rows = [
+            [bases[i, [place[b] for b in names]] for i, names in enumerate(lists)]
+            for lists in ([t.candidates for t in tasks], [t.hard for t in tasks])
+        ]
+        marks["base_100"] = torch.stack([(row.argmax() == 0).float() for row in rows[0]])
+        marks["hard_20"] = torch.stack([(row.argmax() == 0).float() for row in rows[1]])
+        marks["log_prob"] = torch.stack([row.log_softmax(0)[0] for row in rows[0]])
+    return {name: value.float().cpu() for name, value in marks.items()}
+
+
+def foreground_error(pictures: Tensor, true: Tensor) -> Tensor:
+    """Root mean square difference, picture by picture, where either is not white: (P,) in [0, 2]."""
+    (a, drawn_a), (b, drawn_b) = foreground(pictures), foreground(true.to(pictures.device))
+    either = ((drawn_a + drawn_b) > 0).sum(1).clamp(min=1)
+    return ((a - b).square().sum(1) / (3 * either)).sqrt()
+
+
+def summarize(tasks: Sequence[Problem], repeats: Sequence[dict[str, Tensor]], seed: int = 0) -> dict[str, dict]:
+    """subset -> mark -> mean, its 95 % interval over problems (bootstrap), seed_std and n, from marks (P,) per seed.
+
+    seed_std is the standard deviation, over seeds, of the mean over problems (None with one seed).
+    """
+    summary: dict[str, dict] = {}
+    for subset in sorted({name for task in tasks for name in task.subsets}):
+        rows = torch.tensor([i for i, task in enumerate(tasks) if subset in task.subsets])
+        summary[subset] = {"n": len(rows)}
+        for name in repeats[0]:
+            values = torch.stack([marks[name] for marks in repeats])[:, rows].double()  # (seeds, P)
+            spread = float(values.mean(1).std()) if len(values) > 1 else None
+            summary[subset][name] = bootstrap(values.mean(0), seed=seed).as_dict() | {"seed_std": spread}
+    return summary

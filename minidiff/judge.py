@@ -1,0 +1,271 @@
+"""The judge: a small classifier of emoji that looks at generated pictures with eyes of its own.
+
+Whoever trains a generator with an encoder must not also grade it with that encoder. The judge shares nothing with
+the mini-CLIP: no weights, no words, another objective (which concept is this, and in which style?).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minidiff.common import check_int, check_number, pick_device
+from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet, load_emoji
+from minidiff.nets.layers import group_norm, zero
+from minidiff.training import TrainConfig, train
+
+SIZE = 64  # px that the judge looks at; other sizes are scaled
+FEATURES = 64  # few, so that a Fréchet distance needs few pictures
+CONTENT = 48  # of them say what is drawn; the other 16 say how
+FOLDER = Path(__file__).resolve().parent / "assets" / "models" / "judge"
+CHUNK = 512  # pictures looked at together outside training
+
+
+class _Block(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), the residual block with its norms first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm_in, self.norm_out = group_norm(channels), group_norm(channels)
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = zero(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        return x + self.conv_out(F.silu(self.norm_out(h)))
+
+
+def _texture(h: Tensor) -> Tensor:
+    """The mean and the standard deviation of each channel over the picture, (B, C, H, W) -> (B, 2 C)."""
+    var, mean = torch.var_mean(h.float(), dim=(2, 3))
+    return torch.cat([mean, (var + 1e-5).sqrt()], dim=1)
+
+
+class Judge(nn.Module):
+    """A residual network from a picture to 64 features, and from there to its base and its style.
+
+    bases: the names it can tell apart, those of the training split. widths: channels at 1/2, 1/4, 1/8 of the side.
+    48 features say what is drawn: log p(base | x) = log softmax(e^s cos(f, w_base)) with a learned s, so that what
+    the classifier calls alike is alike in cosine too. The other 16 say how: log p(style | x) is read off textures
+    near the surface. If they knew the base, they would learn in which style it is *not* in the training split, and
+    call every held-out picture wrong.
+    """
+
+    def __init__(
+        self, bases: Sequence[str], widths: tuple[int, int, int] = (32, 64, 128), dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.bases = tuple(bases)
+        if not self.bases or len(set(self.bases)) != len(self.bases):
+            raise ValueError("`bases` must be names, at least one and none twice; pass `training_bases(emoji)`.")
+        for width in widths:
+            check_int("widths", width, 8, 512)
+        check_number("dropout", dropout, 0, 0.9)
+        self.widths, self.p = tuple(widths), dropout
+        low, middle, high = widths
+        self.near = nn.Sequential(nn.Conv2d(3, low, 4, stride=2, padding=1), _Block(low))
+        self.middle = nn.Sequential(nn.Conv2d(low, middle, 4, stride=2, padding=1), _Block(middle))
+        self.far = nn.Sequential(nn.Conv2d(middle, high, 2, stride=2), _Block(high), _Block(high), group_norm(high))
+        self.dropout = nn.Dropout(dropout)
+        # Averages alone forget where things are: the four quarters are averaged each on its own.
+        self.what = nn.Linear(4 * high, CONTENT)
+        self.how = nn.Sequential(nn.Linear(2 * (low + middle), 64), nn.SiLU(), nn.Linear(64, FEATURES - CONTENT))
+        # Centered over the batch: without it all pictures first point the same way, and cosines say little.
+        self.center = nn.BatchNorm1d(FEATURES, affine=False)
+        self.base_weights = nn.Parameter(torch.randn(len(self.bases), CONTENT) / math.sqrt(CONTENT))
+        self.style = nn.Linear(FEATURES - CONTENT, len(STYLES))
+        self.scale = nn.Parameter(torch.tensor(math.log(16.0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, 64) of pictures (B, 3, H, W) in [-1, 1]: 48 of mean square 1, and 16 of mean square 1."""
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise ValueError(f"`x` must have shape (B, 3, H, W); got {tuple(x.shape)}.")
+        if x.shape[-1] > SIZE:
+            x = F.adaptive_avg_pool2d(x, SIZE)
+        elif x.shape[-1] < SIZE:
+            x = F.interpolate(x, (SIZE, SIZE), mode="bilinear")
+        near = self.near(x)  # (B, low, 32, 32)
+        middle = self.middle(near)  # (B, middle, 16, 16)
+        far = F.silu(self.far(middle))  # (B, high, 8, 8)
+        what = self.what(self.dropout(F.adaptive_avg_pool2d(far, 2).flatten(1)))
+        how = self.how(self.dropout(torch.cat([_texture(near), _texture(middle)], dim=1)))
+        features = self.center(torch.cat([what, how], dim=1).float())
+        parts = features.split([CONTENT, FEATURES - CONTENT], dim=1)
+        return torch.cat([math.sqrt(part.shape[1]) * F.normalize(part, dim=1) for part in parts], dim=1)
+
+    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What the features (B, 64) say, before the softmax: bases (B, len(bases)) and styles (B, 4)."""
+        what, how = features[:, :CONTENT], features[:, CONTENT:]
+        cosines = F.linear(F.normalize(what, dim=-1), F.normalize(self.base_weights.float(), dim=-1))
+        return self.scale.clamp(max=4.0).exp() * cosines, self.style(how).float()
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """`forward` for any number of pictures, without gradients and without dropout, in float32: (B, 64)."""
+        mode, home = self.training, self.scale.device
+        self.eval()
+        try:
+            parts = [self(part.to(home).float().clamp(-1, 1)) for part in x.split(CHUNK)]
+        finally:
+            self.train(mode)
+        return torch.cat(parts) if parts else torch.zeros(0, FEATURES, device=home)
+
+    @torch.no_grad()
+    def base_log_probs(self, x: Tensor) -> Tensor:
+        """log p(base | x) of pictures (B, 3, H, W) over all of `bases`, (B, len(bases))."""
+        return self.logits(self.features(x))[0].log_softmax(-1)
+
+    @torch.no_grad()
+    def style_log_probs(self, x: Tensor) -> Tensor:
+        """log p(style | x) of pictures (B, 3, H, W), in the order of STYLES, (B, 4)."""
+        return self.logits(self.features(x))[1].log_softmax(-1)
+
+    def save(self, folder: str | Path) -> None:
+        """Write judge.safetensors (fp16) and judge.json (its shape and its bases) into a folder."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        save_file(weights, folder / "judge.safetensors")
+        card = {"widths": self.widths, "dropout": self.p, "styles": STYLES, "bases": self.bases}
+        (folder / "judge.json").write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None, device: str | None = "cpu") -> Judge:
+        """The judge in a folder, by default the bundled one, in evaluation mode.
+
+        Raises ValueError, naming the folder, when there is none or its files do not fit together.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = FOLDER if folder is None else Path(folder)
+        try:
+            card = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+            judge = cls(card["bases"], tuple(card["widths"]), card["dropout"])
+            weights = load_file(folder / "judge.safetensors")
+            judge.load_state_dict(weights)  # which copies fp16 into fp32
+        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"`folder` must hold judge.json and judge.safetensors; {folder}: {reason}") from None
+        return judge.to(pick_device(device)).eval()
+
+
+def training_bases(emoji: EmojiSet) -> list[str]:
+    """The sorted bases that have a picture in the training split: every base but the unseen ones."""
+    return sorted({record.base for record in emoji.records if "train" in record.split.values()})
+
+
+def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] as a generator might have drawn them: moved, resized, recolored, noisy, soft.
+
+    Shift up to 6 % of the side, scale 0.85 to 1.15, stretch 0.93 to 1.07, rotation up to 8 degrees; brightness,
+    contrast and color by some 20 %; noise up to 0.15 and a 3x3 blur in half of the pictures. Never mirrored.
+    """
+    n = len(x)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        values = torch.rand(n, *(shape or (1,)), generator=generator, device=generator.device)
+        return (low + (high - low) * values).to(x.device)
+
+    turn, zoom, stretch = uniform(-0.14, 0.14)[:, 0], uniform(0.87, 1.17)[:, 0], uniform(0.93, 1.07)[:, 0]
+    cos, sin, move = turn.cos() * zoom, turn.sin() * zoom, uniform(-0.12, 0.12, 2)
+    rows = torch.stack([cos * stretch, -sin, move[:, 0], sin, cos / stretch, move[:, 1]], dim=1)
+    ink = 1 - x  # zero on white, so that what comes in from outside is white
+    grid = F.affine_grid(rows.view(n, 2, 3), list(x.shape), align_corners=False)
+    ink = F.grid_sample(ink, grid, padding_mode="zeros", align_corners=False)
+    mix = torch.eye(3, device=x.device) + uniform(-0.08, 0.08, 3, 3)  # colors bleed into each other a little
+    ink = torch.einsum("nij,njhw->nihw", mix, ink) * uniform(0.85, 1.15)[:, :, None, None]
+    soft = F.avg_pool2d(F.pad(ink, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    blur = uniform(-1, 1)[:, :, None, None].clamp(min=0)
+    noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
+    level = uniform(-0.15, 0.15)[:, :, None, None].clamp(min=0)
+    return (1 - torch.lerp(ink, soft, blur) + level * noise).clamp(-1, 1)
+
+
+class JudgePictures:
+    """A training source of (x0, base, style): the training split and nothing else, one variant per (base, style).
+
+    x0: (B, 3, 64, 64), augmented. base: (B,) places in `training_bases`. style: (B,) places in STYLES.
+    """
+
+    def __init__(self, emoji: EmojiSet, device: torch.device | str | None = None) -> None:
+        self.emoji = emoji
+        self.pictures = EmojiPictures(emoji, "train", SIZE, device=device)
+        places = {base: i for i, base in enumerate(training_bases(emoji))}
+        # Every concept has a place; those of unseen bases are -1 and never drawn.
+        self.base = torch.tensor([places.get(record.base, -1) for record in emoji.records]).to(self.pictures.device)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def to(self, device: torch.device | str) -> JudgePictures:
+        """The same pictures on another device."""
+        return JudgePictures(self.emoji, device)
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """Flat indices of an epoch, shuffled: a function of seed and epoch alone."""
+        return self.pictures.order(seed, epoch)
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The pictures at flat indices (B,), with their base and style."""
+        x0, cond = self.pictures.batch(indices, generator)
+        concept = indices.to(self.pictures.device) % len(self.emoji)
+        return augment(x0, generator), self.base[concept], cast(Tensor, cond.label) - 1
+
+
+class JudgeObjective(nn.Module):
+    """Cross-entropy of the base plus that of the style, with smoothed labels (Szegedy et al. 2016, section 7)."""
+
+    def __init__(self, judge: Judge, smoothing: float = 0.1) -> None:
+        super().__init__()
+        self.judge = judge
+        self.smoothing = check_number("smoothing", smoothing, 0, 0.9)
+
+    def forward(self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator | None = None) -> Tensor:
+        """The loss of each picture, (B,), in nats."""
+        x, base, style = batch
+        bases, styles = self.judge.logits(self.judge(x))
+        first = F.cross_entropy(bases, base, reduction="none", label_smoothing=self.smoothing)
+        return first + F.cross_entropy(styles, style, reduction="none", label_smoothing=self.smoothing)
+
+
+def train_judge(
+    steps: int = 12_000,
+    *,
+    minutes: float | None = 3.0,
+    batch_size: int = 512,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    device: str | None = None,
+    folder: str | Path | None = None,
+    widths: tuple[int, int, int] = (32, 64, 128),
+    progress: bool = True,
+) -> Judge:
+    """Train a judge on the bundled emoji for `steps` or `minutes`, whichever ends first, and return its average."""
+    emoji = load_emoji()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        judge = Judge(training_bases(emoji), widths)
+    config = TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=0.05,
+        warmup=min(200, steps // 10),
+        decay=0.6,
+        minutes=minutes,
+        seed=seed,
+        progress=progress,
+    )
+    result = train(JudgeObjective(judge), JudgePictures(emoji), config, folder=folder, device=device)
+    return cast(Judge, result.ema_objective.judge)

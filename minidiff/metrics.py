@@ -1,0 +1,210 @@
+"""How far generated pictures are from real ones, how alike among themselves, and whether they are copies.
+
+Everything here works on vectors: one row per picture, of the judge's 64 features (`minidiff.judge`) or of pixels.
+The distances of the literature are defined in Inception's features; in others they are *not* FID or KID, have
+another scale, and mean something only beside the same distance between real pictures and real pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minidiff.common import check_choice, check_int, check_number, seeded
+
+WHITE = 1 - 10 / 127.5  # paler than 245 of 255 in all channels is background: sheets are stored with loss
+PIXEL_SIZE = 32  # px a side at which pixels are compared: half a pixel of shift is no difference
+ROWS = 1024  # training pictures compared at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """As plain numbers, for JSON."""
+        return asdict(self)
+
+
+class _AsGiven(nn.Module):
+    """A "feature extractor" for pictures that already are features (N, D)."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def kernel_distance(features: Tensor, reference: Tensor) -> float:
+    """The squared maximum mean discrepancy with the kernel (x·y / D + 1)^3, unbiased, of (N, D) and (M, D).
+
+    mean k(x, x') + mean k(y, y') - 2 mean k(x, y),  x != x', y != y'
+
+    The estimator of KID (Binkowski et al. 2018, arXiv:1801.01401), by torchmetrics, over all pairs at once. Around
+    0, and below it by chance, when both come from one distribution. Raises ValueError unless N = M >= 2.
+    """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    n = _check_equal(features, reference, 2)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it shuffles what it then takes whole
+        warnings.filterwarnings("ignore", message=".*will save all extracted features.*")
+        metric = KernelInceptionDistance(_AsGiven(features.shape[1]), subsets=1, subset_size=n)
+        metric.update(reference.detach().double().cpu(), real=True)
+        metric.update(features.detach().double().cpu(), real=False)
+        return float(metric.compute()[0])
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """The Fréchet distance between Gaussians fitted to (N, D) and (M, D).
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))
+
+    The formula of FID (Heusel et al. 2017, arXiv:1706.08500), by torchmetrics. It is biased upwards, more so for
+    few pictures: compare only at equal n. Raises ValueError unless N = M > D, where covariances have full rank.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    _check_equal(features, reference, features.shape[-1] + 1)
+    metric = FrechetInceptionDistance(_AsGiven(features.shape[1])).set_dtype(torch.float64)
+    metric.update(reference.detach().double().cpu(), real=True)
+    metric.update(features.detach().double().cpu(), real=False)
+    return float(metric.compute())
+
+
+def with_interval(
+    distance: Callable[[Tensor, Tensor], float],
+    features: Tensor,
+    reference: Tensor,
+    *,
+    draws: int = 100,
+    seed: int = 0,
+) -> Interval:
+    """A distance of (N, D) and (N, D), plus and minus 1.96 standard deviations of its values on random halves.
+
+    A half drawn without replacement varies as much as all N pictures drawn afresh: 2/N * (1 - 1/2) = 1/N
+    (subsampling, Politis & Romano 1994). Drawing with replacement, as the usual bootstrap does, would put equal
+    pictures into one set, and both distances would take them for structure. Raises ValueError when a half is too
+    small for `distance`.
+    """
+    check_int("draws", draws, 2, 100_000)
+    n = _check_equal(features, reference, 4)
+    generator, mean = seeded(seed), distance(features, reference)
+    estimates = []
+    for _ in range(draws):
+        first, second = (torch.randperm(n, generator=generator)[: n // 2].to(features.device) for _ in range(2))
+        estimates.append(distance(features[first], reference[second.to(reference.device)]))
+    spread = 1.96 * float(torch.tensor(estimates).std())
+    return Interval(mean, mean - spread, mean + spread)
+
+
+def bootstrap(values: Tensor, *, draws: int = 1000, seed: int = 0) -> Interval:
+    """The mean of independent values (N,) and the 95 % interval of the means of N drawn with replacement.
+
+    Percentile bootstrap (Efron 1979). One value has no interval: low = high = mean. Raises ValueError for none.
+    """
+    values = values.detach().double().cpu().flatten()
+    if not len(values):
+        raise ValueError("`values` must hold at least one number; got none.")
+    check_int("draws", draws, 2, 1_000_000)
+    rows = torch.randint(len(values), (draws, len(values)), generator=seeded(seed))
+    low, high = torch.quantile(values[rows].mean(1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(values.mean()), low, high)
+
+
+def diversity(features: Tensor) -> float:
+    """The mean distance 1 - cos(x, x') over all pairs of different rows of (N, D): 0 = all the same picture.
+
+    Raises ValueError for fewer than two rows.
+    """
+    n = len(features)
+    if n < 2:
+        raise ValueError(f"`features` must have at least 2 rows; got {n}.")
+    unit = nn.functional.normalize(features.double(), dim=-1)
+    return float(1 - (unit.sum(0).square().sum() - n) / (n * (n - 1)))
+
+
+def foreground(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures (B, 3, H, W) in [-1, 1] as rows (B, 3 * 32 * 32) that are 0 on white, and which pixels are not white.
+
+    White is what is paler than 245 of 255; the second result is (B, 32 * 32), 1.0 where a pixel is drawn.
+    """
+    x = nn.functional.adaptive_avg_pool2d(pictures.float().clamp(-1, 1), PIXEL_SIZE)
+    drawn = (x < WHITE).any(dim=1)  # (B, 32, 32)
+    return ((1 - x) * drawn[:, None]).flatten(1), drawn.flatten(1).float()
+
+
+def foreground_distance(pictures: Tensor, others: Tensor) -> Tensor:
+    """Root mean square difference (N, M) of two sets of pictures, over the pixels where either is not white.
+
+    In [0, 2], the unit of pixels in [-1, 1]. Most of an emoji is white: counting it too would call any two small
+    ones alike. Two empty pictures have distance 0.
+    """
+    (a, drawn_a), (b, drawn_b) = foreground(pictures), foreground(others)
+    either = drawn_a.sum(1)[:, None] + drawn_b.sum(1) - drawn_a @ drawn_b.T  # |A or B| = |A| + |B| - |A and B|
+    return torch.cdist(a, b) / (3 * either).sqrt().clamp(min=1)
+
+
+def feature_distance(features: Tensor, others: Tensor) -> Tensor:
+    """1 - cos of each pair of rows of (N, D) and (M, D): (N, M) in [0, 2]."""
+    return 1 - nn.functional.normalize(features, dim=-1) @ nn.functional.normalize(others, dim=-1).T
+
+
+def nearest(samples: Tensor, pictures: Tensor, feature: str = "feature") -> tuple[Tensor, Tensor]:
+    """Each sample's distance to the nearest of `pictures`, (N,), and which one that is, (N,).
+
+    feature: "feature" for rows of features (N, D), (M, D) compared by cosine; "pixels" for pictures (N, 3, H, W),
+    (M, 3, H, W), uint8 or in [-1, 1], compared on their foreground.
+    """
+    check_choice("feature", feature, ("feature", "pixels"))
+    if not len(pictures):
+        raise ValueError("`pictures` must hold at least one picture to be near to; got none.")
+    best = torch.full((len(samples),), math.inf, device=samples.device)
+    where = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
+    compare = feature_distance if feature == "feature" else foreground_distance
+    samples = _as_float(samples)
+    for start in range(0, len(pictures), ROWS):
+        part = _as_float(pictures[start : start + ROWS].to(samples.device))
+        found, place = compare(samples, part).min(dim=1)
+        where = torch.where(found < best, place + start, where)
+        best = torch.minimum(found, best)
+    return best, where
+
+
+def copies(
+    distances: tuple[Tensor, Tensor], real_distances: tuple[Tensor, Tensor], quantile: float = 0.01
+) -> tuple[Tensor, tuple[float, float]]:
+    """Which samples are copies, (N,) booleans, and the two thresholds.
+
+    distances: of samples to their nearest training picture, in features and in foreground pixels, each (N,);
+    real_distances: the same of held-out real pictures. A copy is nearer than 99 % of these (1 - quantile) in both
+    senses. The 1 % make it strict, and "both" means that the same thing drawn anew is no copy.
+    """
+    check_number("quantile", quantile, 0, 1)
+    thresholds = tuple(float(torch.quantile(real.double().cpu(), quantile)) for real in real_distances)
+    near = [d.double().cpu() < limit for d, limit in zip(distances, thresholds, strict=True)]
+    return near[0] & near[1], (thresholds[0], thresholds[1])
+
+
+def _as_float(x: Tensor) -> Tensor:
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
+
+
+def _check_equal(features: Tensor, reference: Tensor, least: int) -> int:
+    n = len(features)
+    if features.dim() != 2 or features.shape != reference.shape or n < least:
+        raise ValueError(
+            f"`features` and `reference` must have one shape (N, D) with N at least {least}; "
+            f"got {tuple(features.shape)} and {tuple(reference.shape)}."
+        )
+    return n
