@@ -7,8 +7,9 @@ SHA-256 below), keeps the emoji drawn by all four, draws them at 64x64 on white 
     emoji.jsonl                                                  one line per concept, in the sheets' order
     SHA256SUMS                                                   of the five files above
 
-What a rebuild reproduces: `emoji.jsonl` byte for byte, always. The sheets byte for byte with the same
-versions of resvg-py and Pillow (whose AVIF encoder is libaom); other versions may differ in single bits.
+What a rebuild reproduces: `emoji.jsonl` byte for byte, always. The sheets byte for byte with the versions that
+made the bundled ones, resvg-py 0.5.0 and Pillow 13.0.0 (compared after a second build); others may differ in
+single bits, and an AVIF sheet that differs in one picture differs slightly in its neighbors too.
 Needs ``pip install "minidiff[data]"`` and 30 MB of downloads.
 """
 
@@ -107,11 +108,11 @@ class IconifySet:
         left, top = icon.get("left", 0), icon.get("top", 0)
         width = icon.get("width", self.sheet.get("width", 16))
         height = icon.get("height", self.sheet.get("height", 16))
-        scale = RENDER / max(width, height)
-        size = f'width="{round(width * scale)}" height="{round(height * scale)}"'
         box = f'viewBox="{left} {top} {width} {height}"'
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {box}>{icon["body"]}</svg>'
-        return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg, skip_system_fonts=True))))
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{icon["body"]}</svg>'
+        wide, high = (RENDER, None) if width >= height else (None, RENDER)
+        png = resvg_py.svg_to_bytes(svg, width=wide, height=high, skip_system_fonts=True)
+        return Image.open(io.BytesIO(bytes(png)))
 
 
 class WebpSet:
