@@ -1,0 +1,230 @@
+"""Pictures of your own: a folder with captions, or any torchvision dataset, as a training source.
+
+Every file is either converted correctly or named in the error, all of them at once: nothing is skipped in silence.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minidiff.common import check_choice, check_int
+from minidiff.data.decode import FITS, as_image, load_picture, on_white, to_tensor
+from minidiff.data.emoji import to_float
+from minidiff.training.sources import shuffled
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+NOT_READ = (".heic", ".heif", ".svg", ".psd", ".jxl", ".dng")  # pictures too, so not to be passed over
+CAPTION_FILES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
+FILE_COLUMNS, CAPTION_COLUMNS = ("file", "file_name", "filename", "image"), ("caption", "text", "prompt")
+
+
+class CaptionedPictures:
+    """A training source: `pictures` uint8 (N, 3, S, S) and their `captions`, held in memory.
+
+    labels: (N,) long, 1 and up (0 means "no label" in a `Condition`), or None. Raises ValueError when the numbers
+    differ.
+    """
+
+    def __init__(self, pictures: Tensor, captions: Sequence[str], labels: Tensor | None = None) -> None:
+        counts = {len(pictures), len(captions), len(pictures) if labels is None else len(labels)}
+        if len(counts) > 1:
+            raise ValueError(
+                f"`captions` must have one entry per picture ({len(pictures)}), as must `labels`; "
+                f"got {len(captions)} captions and {0 if labels is None else len(labels)} labels."
+            )
+        self.pictures, self.captions, self.labels = pictures, list(captions), labels
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def to(self, device: torch.device | str) -> CaptionedPictures:
+        """The same pictures on another device."""
+        moved = copy(self)
+        moved.pictures = self.pictures.to(device)
+        moved.labels = None if self.labels is None else self.labels.to(device)
+        return moved
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The epoch's order, a permutation (N,) that depends on `seed` and `epoch` alone."""
+        return shuffled(len(self), seed, epoch).to(self.pictures.device)
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, list[str]]:
+        """The pictures at `indices` (B,) as x0 (B, 3, S, S) in [-1, 1], and their captions."""
+        indices = indices.to(self.pictures.device)
+        return to_float(self.pictures[indices]), [self.captions[i] for i in indices.tolist()]
+
+
+class FolderPictures(CaptionedPictures):
+    """The pictures of `folder` and its subfolders at `size` x `size`, on white; `names` are their paths in it.
+
+    captions: a mapping from names to captions, or a .csv or .jsonl file with a column "file" and a column
+    "caption"; by default captions.csv or captions.jsonl in the folder, else "cat.txt" beside "cat.png".
+    fit: "crop" cuts the middle square out, "pad" adds white borders.
+    Raises ValueError that names every file that lacks a caption or cannot be used, and why.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        size: int,
+        captions: Mapping[str, str] | str | os.PathLike[str] | None = None,
+        *,
+        fit: str = "crop",
+    ) -> None:
+        check_int("size", size, 8, 1024)
+        check_choice("fit", fit, FITS)
+        root = Path(folder)
+        if not root.is_dir():
+            what = "is a file" if root.exists() else "does not exist"
+            raise ValueError(f"`folder` must be a folder of pictures; {root} {what}: check the path.")
+        problems: dict[str, str] = {}
+        files = dict(_find(root, problems))
+        if not files and not problems:
+            raise ValueError(f"`folder` must hold pictures ({' '.join(SUFFIXES)}); {root} has none: add some.")
+        table = _captions(root, captions, files, problems)
+        pictures = []
+        for name, path in files.items():
+            if name not in table:
+                problems.setdefault(name, "has no caption")
+            try:
+                pictures.append(load_picture(path, size, fit=fit))
+            except ValueError as error:
+                problems[name] = str(error).partition(": ")[2] or str(error)
+        if problems:
+            shown = "; ".join(f"{name} {why}" for name, why in list(problems.items())[:8])
+            more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+            raise ValueError(
+                f"`folder` {root} must hold usable pictures with captions only, but {shown}{more}: "
+                "repair or remove them."
+            )
+        self.names = list(files)
+        super().__init__(torch.stack(pictures), [table[name] for name in files])
+
+
+def _find(root: Path, problems: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    """Yield (name, path) of all picture files, sorted; what must not be followed or read goes to `problems`."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for entry in [*folders, *sorted(files)]:
+            path = Path(folder, entry)
+            name, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
+            if entry.startswith(".") or (entry in files and suffix not in SUFFIXES + NOT_READ):
+                continue
+            if path.is_symlink():  # a link may lead anywhere, also into itself
+                problems[name] = "is a link (copy what it points to)"
+            elif entry in folders:
+                continue
+            elif not path.is_file():
+                problems[name] = "is not a plain file"
+            elif suffix in NOT_READ:
+                problems[name] = f"is in a format that is not read here (convert {suffix} to .png)"
+            else:
+                yield name, path
+
+
+def _captions(root: Path, captions: Any, files: Mapping[str, Path], problems: dict[str, str]) -> dict[str, str]:
+    """Return name -> caption; entries for pictures that are not there, and empty captions, go to `problems`."""
+    if isinstance(captions, Mapping):
+        pairs = list(captions.items())
+    else:
+        listed = [root / name for name in CAPTION_FILES if (root / name).is_file()]
+        source = Path(captions) if captions is not None else listed[0] if listed else None
+        if source is None:
+            beside = [(name, path.with_suffix(".txt")) for name, path in files.items()]
+            pairs = [(name, _text(path)) for name, path in beside if path.is_file() and not path.is_symlink()]
+        else:
+            pairs = _rows(source)
+    table: dict[str, str] = {}
+    for name, caption in pairs:
+        if not isinstance(caption, str) or not caption.strip():
+            problems[name] = "has an empty caption"
+        elif name in table:
+            problems[name] = "has two captions"
+        elif name not in files:
+            problems.setdefault(name, "has a caption but is no picture in the folder")
+        else:
+            table[name] = " ".join(caption.split())
+    for name in problems:
+        table.setdefault(name, "")  # one reason is enough: do not also report it as lacking a caption
+    return table
+
+
+def _text(path: Path) -> str:
+    """Return a UTF-8 text file's content, with or without the byte order mark that Windows writes."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"`captions` must be UTF-8 text; {path} is not: save it as UTF-8.") from None
+    except OSError as error:
+        raise ValueError(f"`captions` cannot be read from {path} ({error.strerror}): check the path.") from None
+
+
+def _rows(path: Path) -> list[tuple[str, Any]]:
+    """Return the (name, caption) pairs of a .csv or .jsonl file."""
+    check_choice("captions", path.suffix.lower(), (".csv", ".jsonl"))
+    lines = _text(path).splitlines(keepends=True)
+    records: Iterator[Any] = iter(csv.DictReader(lines)) if path.suffix.lower() == ".csv" else _json(lines)
+    pairs: list[tuple[str, Any]] = []
+    try:
+        for record in records:
+            keys = {str(key).strip().lower(): value for key, value in record.items()}
+            name = next((keys[column] for column in FILE_COLUMNS if column in keys), None)
+            caption = next((keys[column] for column in CAPTION_COLUMNS if column in keys), None)
+            if not isinstance(name, str) or caption is None:
+                raise ValueError("it has no file or no caption")
+            pairs.append((name.strip().replace("\\", "/").removeprefix("./"), caption))
+    except (ValueError, AttributeError, RecursionError, csv.Error) as error:
+        raise ValueError(
+            f"`captions` must have a column `file` and a column `caption`; row {len(pairs) + 1} of {path} "
+            f"cannot be used ({error}): repair it."
+        ) from None
+    return pairs
+
+
+def _json(lines: Sequence[str]) -> Iterator[Any]:
+    return (json.loads(line) for line in lines if line.strip())
+
+
+def from_torchvision(dataset: Any, size: int, limit: int | None = None, *, fit: str = "crop") -> CaptionedPictures:
+    """Return the first `limit` items (all by default) of any dataset of (picture, target) pairs.
+
+    Pictures may be PIL images, or tensors (1 or 3, H, W) that are uint8 or in [0, 1]. Targets may be class numbers
+    (the caption is the class's name, `labels` is the number + 1), captions, or lists of captions (the first one).
+    Raises ValueError for anything else, naming the item.
+    """
+    check_int("size", size, 8, 1024)
+    check_choice("fit", fit, FITS)
+    count = len(dataset) if limit is None else min(check_int("limit", limit, 1, 10**9), len(dataset))
+    if count == 0:
+        raise ValueError("`dataset` must have at least one item; it is empty.")
+    classes = getattr(dataset, "classes", None)
+    pictures, captions, labels = [], [], []
+    for index in range(count):
+        picture, target, *_ = dataset[index]
+        try:
+            pictures.append(to_tensor(on_white(as_image(picture)), size, fit))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"`dataset` item {index} is no usable picture: {error}.") from None
+        if isinstance(target, list | tuple) and target and isinstance(target[0], str):
+            target = target[0]
+        if isinstance(target, str):
+            captions.append(target)
+        else:
+            try:
+                labels.append(check_int("label", int(target), 0, len(classes) - 1 if classes else 10**9) + 1)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"`dataset` item {index} must have a class number or a caption as target; got {target!r:.80}."
+                ) from None
+            captions.append(str(classes[labels[-1] - 1]) if classes else str(labels[-1] - 1))
+    given = torch.tensor(labels) if len(labels) == count else None
+    return CaptionedPictures(torch.stack(pictures), captions, given)
