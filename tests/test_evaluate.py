@@ -1,0 +1,291 @@
+"""The evaluation gives full marks to the truth, luck's marks to noise, and catches a copier."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_emoji import SmallEmoji
+from torch import Tensor
+
+from minidiff.common import seeded
+from minidiff.data.captions import canonical_caption
+from minidiff.data.emoji import SPLITS, STYLES, load_emoji
+from minidiff.data.scenes import parse
+from minidiff.data.shapes import render
+from minidiff.evaluate import evaluate, evaluate_shapes, sweep
+from minidiff.evaluate_report import contact_sheet, write_report
+from minidiff.evaluate_sets import copy_rates, trained_pairs
+from minidiff.evaluate_tasks import (
+    Settings,
+    draw,
+    foreground_error,
+    lookup,
+    mark,
+    other_styles,
+    plainest,
+    problems,
+    summarize,
+    true_pictures,
+)
+
+SIZE = 60  # concepts: 6 test, 4 validation, 2 unseen
+
+
+@pytest.fixture(scope="module")
+def emoji() -> SmallEmoji:
+    whole = load_emoji()
+    plain = [r.index for r in whole.records if not r.tone and r.gender is None and r.group != "flags"]
+    rows = plain[:: len(plain) // SIZE][:SIZE]
+    splits: list[dict[str, str]] = [{} for _ in rows]
+    for i in range(6):
+        splits[i] = {STYLES[i % 4]: "test"}
+    for i in range(6, 10):
+        splits[i] = {STYLES[i % 4]: "validation"}
+    for i in range(10, 12):
+        splits[i] = dict.fromkeys(STYLES, "unseen")
+    return SmallEmoji(whole, rows, splits)
+
+
+class KnowsAll:
+    """A judge that cannot err on true pictures: its features are small pictures, its classes their nearest ones."""
+
+    def __init__(self, emoji: SmallEmoji) -> None:
+        self.scale = torch.zeros(())
+        self.bases = tuple(sorted({r.base for r in emoji.records if "train" in r.split.values()}))
+        self.known = {style: self.features(emoji.pixels(style).float() / 127.5 - 1) for style in STYLES}
+        self.rows = [next(r.index for r in emoji.records if r.base == base) for base in self.bases]
+
+    def features(self, x: Tensor) -> Tensor:
+        return 1 - torch.nn.functional.adaptive_avg_pool2d(x.float(), 4).flatten(1)
+
+    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        far = torch.stack([torch.cdist(features, known) for known in self.known.values()])  # (4, B, N)
+        return -50 * far.amin(0)[:, self.rows], -50 * far.amin(2).T
+
+
+@pytest.fixture(scope="module")
+def judge(emoji: SmallEmoji) -> Any:
+    return KnowsAll(emoji)
+
+
+def noise(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+    return torch.stack([torch.rand(3, 64, 64, generator=seeded(s)) * 2 - 1 for s in seeds])
+
+
+@pytest.fixture(scope="module")
+def truth(emoji: SmallEmoji):
+    """Draws the true picture of a prompt, held out or not; what it is not asked in a caption is white."""
+    answers = {
+        canonical_caption(r, style): emoji.pixels(style)[r.index].float() / 127.5 - 1
+        for style in (*STYLES, None)
+        for r in emoji.records
+        for style in ([style] if style else [])
+    }
+    answers |= {canonical_caption(r): emoji.pixels("noto")[r.index].float() / 127.5 - 1 for r in emoji.records}
+
+    def generate(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+        return torch.stack([answers.get(prompt, torch.ones(3, 64, 64)) for prompt in prompts])
+
+    return generate
+
+
+def test_problems_ask_for_exactly_the_held_out_pictures_of_a_split() -> None:
+    emoji = load_emoji()
+    bases = [r.base for r in emoji.records if "train" in r.split.values()]
+    known = sorted(set(bases))
+    for split in SPLITS[1:]:
+        tasks = problems(emoji, split, known)
+        held_out = {(emoji.records[emoji.concept_of(i)].base, emoji.style_of(i)) for i in emoji.split_indices(split)}
+        assert {(t.record.base, t.style) for t in tasks} == held_out and len(tasks) == len(held_out)
+        assert all(t.record.split[t.style] == split for t in tasks)
+    for task in problems(emoji, "test", known):
+        assert task.candidates[0] == task.record.base and len(set(task.candidates)) == 100
+        assert task.hard[0] == task.record.base and len(set(task.hard)) == len(task.hard) <= 20
+        groups = {r.group for r in emoji.records if r.base in task.hard and r is plainest([r])}
+        assert groups == {task.record.group}
+        assert task.record is plainest([r for r in emoji.records if r.base == task.record.base])
+
+
+def test_candidates_depend_on_the_base_and_the_seed_alone(emoji: SmallEmoji, judge: Any) -> None:
+    assert problems(emoji, "test", judge.bases, 3) == problems(emoji, "test", judge.bases, 3)
+    assert problems(emoji, "test", judge.bases, 3) != problems(emoji, "test", judge.bases, 4)
+
+
+def test_the_true_pictures_get_full_marks_and_noise_gets_luck_s(emoji: SmallEmoji, judge: Any) -> None:
+    tasks = problems(emoji, "test", judge.bases)
+    full = mark(judge, emoji, tasks, true_pictures(emoji, tasks))
+    for name in ("base_100", "hard_20", "style", "similarity"):
+        assert torch.allclose(full[name], torch.ones(6), atol=1e-5), name
+    assert full["pixel_error"].max() == 0
+    many = [mark(judge, emoji, tasks, noise([], [], 1, 1, [10 * k + i for i in range(6)])) for k in range(5)]
+    assert torch.stack([m["base_100"] for m in many]).mean() < 0.3
+    assert torch.stack([m["pixel_error"] for m in many]).min() > 0.5
+
+
+def test_a_base_the_judge_does_not_know_is_marked_by_similarity_alone(emoji: SmallEmoji, judge: Any) -> None:
+    tasks = problems(emoji, "unseen", judge.bases)
+    assert len(tasks) == 8
+    marks = mark(judge, emoji, tasks, true_pictures(emoji, tasks))
+    assert set(marks) == {"style", "similarity", "pixel_error"}
+
+
+def test_baselines_use_training_pictures_only(emoji: SmallEmoji, judge: Any) -> None:
+    tasks = problems(emoji, "test", judge.bases)
+    training = {
+        emoji.pixels(emoji.style_of(i))[emoji.concept_of(i)].numpy().tobytes()
+        for i in emoji.split_indices("train").tolist()
+    }
+    for found in (lookup(emoji, tasks), *(other_styles(emoji, tasks, turn) for turn in range(3))):
+        assert len(found) == 6 and all(x.numpy().tobytes() in training for x in found)
+    turns = [other_styles(emoji, tasks, turn)[0].numpy().tobytes() for turn in range(3)]
+    assert len(set(turns)) == 3
+
+
+def test_lookup_answers_with_the_nearest_caption(emoji: SmallEmoji, judge: Any) -> None:
+    tasks = problems(emoji, "test", judge.bases)
+
+    def last_is_nearest(prompts: list[str], captions: list[str]) -> Tensor:
+        return torch.arange(len(captions)).expand(len(prompts), -1).float()
+
+    last = int(emoji.split_indices("train")[-1])
+    expected = emoji.pixels(emoji.style_of(last))[emoji.concept_of(last)]
+    assert all(torch.equal(x, expected) for x in lookup(emoji, tasks, last_is_nearest))
+
+
+def test_foreground_error_compares_picture_by_picture() -> None:
+    a, b = torch.ones(2, 3, 64, 64), torch.ones(2, 3, 64, 64)
+    a[1, :, :8], b[1, :, :8] = -1, 1
+    assert foreground_error(a, b).tolist() == pytest.approx([0, 2], abs=1e-6)
+
+
+def test_twins_flags_and_styles_are_reported_apart(emoji: SmallEmoji, judge: Any) -> None:
+    tasks = problems(emoji, "test", judge.bases)
+    marks = [{"similarity": torch.full((6,), value)} for value in (0.2, 0.6)]
+    summary = summarize(tasks, marks)
+    assert summary["all"]["n"] == 6 and summary["twins"]["n"] + summary["no twins"]["n"] == 6
+    assert sum(summary[style]["n"] for style in STYLES) == 6
+    found = summary["all"]["similarity"]
+    assert found["mean"] == pytest.approx(0.4) == found["low"] == found["high"]
+    assert found["seed_std"] == pytest.approx(0.2 * math.sqrt(2))
+    flag = load_emoji().find("rainbow flag")
+    assert "flags" in problems_of(flag, "noto").subsets and "no twins" not in problems_of(flag, "noto").subsets
+
+
+def problems_of(record, style):
+    from minidiff.evaluate_tasks import Problem
+
+    return Problem(record, style, (), ())
+
+
+def test_prompts_are_drawn_in_batches_with_a_seed_each() -> None:
+    calls: list[tuple[int, list[int]]] = []
+
+    def generate(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+        calls.append((len(prompts), seeds))
+        return torch.full((len(prompts), 3, 2, 2), float("nan"))
+
+    x = draw(generate, ["a"] * 700, [None] * 700, Settings(), 5)
+    assert [n for n, _ in calls] == [512, 188]
+    assert [s for _, seeds in calls for s in seeds] == list(range(5, 705))
+    assert x.dtype == torch.uint8 and x.shape == (700, 3, 2, 2)
+    with pytest.raises(ValueError, match="must return shape"):
+        draw(lambda *a, **k: torch.zeros(1, 3, 2, 2), ["a", "b"], [None] * 2, Settings())
+
+
+def test_prompts_and_reference_of_the_distances_share_no_base(emoji: SmallEmoji) -> None:
+    asked, reference = trained_pairs(emoji, 20, seed=0)
+    assert len(asked) == len(reference) == 20
+    assert not {c for _, c in asked} & {c for _, c in reference}
+    assert all(emoji.records[c].split[STYLES[s]] == "train" for s, c in asked + reference)
+
+
+def test_one_who_repeats_training_pictures_is_caught_and_an_artist_is_not(emoji: SmallEmoji, judge: Any) -> None:
+    tasks = problems(emoji, "test", judge.bases)
+    drawn = {"test": lookup(emoji, tasks), "validation": noise([], [], 1, 1, [1, 2, 3])}
+    drawn["validation"] = ((drawn["validation"] + 1) * 127.5).to(torch.uint8)
+    found, (captions, sheet) = copy_rates(judge, emoji, drawn)
+    assert found["test"]["copies"]["mean"] == 1
+    assert found["validation"]["copies"]["mean"] == 0
+    assert found["real test pictures"]["copies"]["mean"] <= 0.2
+    assert len(captions) == len(sheet) == 12
+
+
+@pytest.fixture(scope="module")
+def result(emoji: SmallEmoji, judge: Any, truth) -> dict:
+    return evaluate(
+        truth, judge, settings=Settings(repeats=2), emoji=emoji, distribution_size=20, diversity_prompts=3
+    )
+
+
+def test_a_generator_that_draws_the_truth_reaches_the_ceiling(result: dict) -> None:
+    for split in ("test", "validation", "unseen"):
+        rows = result["splits"][split]["rows"]
+        for name, value in rows["ceiling"]["all"].items():
+            if name != "n":
+                assert rows["model"]["all"][name]["mean"] == pytest.approx(value["mean"], abs=1e-6), (split, name)
+        assert rows["unconditional"]["all"]["similarity"]["mean"] < 0.9
+    assert "other style" not in result["splits"]["unseen"]["rows"]
+
+
+def test_its_distance_is_the_floor_and_its_diversity_nil(result: dict) -> None:
+    found = result["distribution"]["trained prompts"]
+    assert found["model"]["kernel"]["mean"] == pytest.approx(found["floor: real pictures"]["kernel"]["mean"])
+    assert found["unconditional"]["kernel"]["mean"] > found["floor: real pictures"]["kernel"]["high"]
+    assert result["diversity"]["model"]["mean"] == pytest.approx(0, abs=1e-5)
+    assert result["diversity"]["the four styles"]["mean"] > 0.001
+
+
+def test_a_report_is_json_and_a_page_with_every_sheet(result: dict, tmp_path) -> None:
+    page = write_report(result, tmp_path).read_text(encoding="utf-8")
+    numbers = json.loads((tmp_path / "evaluation.json").read_text())
+    assert "pictures" not in numbers and "pictures" in result
+    assert numbers["splits"] == json.loads(json.dumps(result["splits"]))
+    sheets = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(sheets) == len(result["pictures"]) and all(f"src='{name}'" in page for name in sheets)
+    with pytest.raises(ValueError, match="`evaluate` returns"):
+        write_report({}, tmp_path)
+
+
+def test_a_contact_sheet_keeps_pictures_upright_and_in_order() -> None:
+    pictures = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+    pictures[1, 0, 0] = 200  # the top row of the second one is red
+    sheet = np.array(contact_sheet(pictures, columns=2))
+    assert sheet.shape == (16, 16, 3)
+    assert sheet[2, 10:14].tolist() == [[200, 0, 0]] * 4 and sheet[5, 11].tolist() == [0, 0, 0]
+    assert sheet[10, 10].tolist() == [255, 255, 255]
+
+
+def test_a_sweep_looks_at_validation_only_and_picks_the_best(emoji: SmallEmoji, judge: Any, truth) -> None:
+    asked: set[str] = set()
+
+    def best_at_3(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+        asked.update(prompts)
+        x = truth(prompts, styles, steps, guidance, seeds)
+        dirt = 0.1 * abs(guidance - 3) + 1 / steps + (0.05 if interval == (0.0, 1.0) else 0)
+        return torch.lerp(x, noise(prompts, styles, steps, guidance, seeds), min(1.0, dirt))
+
+    found = sweep(
+        best_at_3, judge, guidances=(1, 3, 6), steps=(6, 12), intervals=((0.2, 0.8),), repeats=2, emoji=emoji
+    )
+    assert found["best"] == {"steps": 12, "guidance": 3.0, "interval": (0.2, 0.8)}
+    assert found["best_at"]["6"]["guidance"] == 3.0 and len(found["rows"]) == 7
+    assert asked == {task.prompt for task in problems(emoji, "validation", judge.bases)}
+
+
+def test_shapes_are_counted_by_the_oracle() -> None:
+    def draws_what_is_said(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+        scenes = [render(parse(p), np.random.default_rng(s)) for p, s in zip(prompts, seeds, strict=True)]
+        return torch.stack(scenes).float() / 127.5 - 1
+
+    found = evaluate_shapes(draws_what_is_said, 20)
+    json.dumps(found, allow_nan=False)
+    for part in ("seen", "held_out"):
+        assert found[part]["model"]["all"] == found[part]["ceiling"]["all"] == 1
+        assert found[part]["chance"]["all"] < 0.3
+    blank = evaluate_shapes(lambda prompts, *rest, **more: torch.ones(len(prompts), 3, 32, 32), 20)
+    assert blank["seen"]["model"]["all"] == blank["seen"]["model"]["readable"] == 0
