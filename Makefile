@@ -37,7 +37,7 @@ test-all: test-steps ## the same and the minutes-long release tests
 	$(TOOK)
 
 notebooks: .make/env ## run the chapters in full, top to bottom, and stamp their outputs
-	.venv/bin/python book/tools/notebooks.py run $(CHAPTERS)
+	.venv/bin/python book/tools/chapters.py run $(CHAPTERS)
 	$(TOOK)
 
 address: ## carry the repository's address and version from pyproject.toml to wherever they stand
@@ -73,7 +73,7 @@ chapters: wheel
 	@site=$$(.venv-wheel/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  .venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$site/everything-else.pth && \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --target $$site dist/*.whl
-	.venv-wheel/bin/python book/tools/notebooks.py check $(CHAPTERS)
+	.venv-wheel/bin/python book/tools/chapters.py check $(CHAPTERS)
 
 .make/env: pyproject.toml constraints.txt
 	@mkdir -p .make

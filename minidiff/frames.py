@@ -23,10 +23,10 @@ from torch import Tensor
 from minidiff.common import check_int
 
 _SLIDER = Template(
-    '<span style="white-space:nowrap;font-style:italic">$name</span>'
+    '<label style="display:flex;gap:.6em;align-items:center;min-height:1.9em"><i style="white-space:nowrap">$name</i>'
     '<input type="range" min="0" max="$last" value="$place" step="1" autocomplete="off" aria-label="$name"'
-    ' style="flex:1 1 7em;min-width:5em;accent-color:currentColor">'
-    '<output style="min-width:4ch;font-variant-numeric:tabular-nums">$label</output>'
+    ' style="flex:1;min-width:4em;accent-color:currentColor">'
+    '<output style="min-width:4ch;font-variant-numeric:tabular-nums">$label</output></label>'
 )
 
 

@@ -68,7 +68,7 @@ def verdict(exercise_id: str, answer: Any) -> tuple[bool | None, str]:
 
 @functools.cache
 def _load_exercises() -> None:
-    """Import exercises_*.py, a file per chapter. Found by name, since they import this module and fill its registry."""
+    """Import exercises_*.py, a file per chapter: found by name, as they import this module to fill its registry."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name.startswith("exercises"):
             importlib.import_module(f"minidiff.{module.name}")

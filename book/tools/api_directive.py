@@ -37,8 +37,8 @@ def prose(docstring: str | None) -> str:
 
 
 def escape(text: str) -> str:
-    """Markdown that shows `text` as it stands, except that what is between backticks is code."""
-    parts = re.split(r"(``?[^`]+``?)", text)
+    """Markdown that shows `text` as it stands, except that `this` is code and *this* is stressed."""
+    parts = re.split(r"(``?[^`]+``?|(?<!\w)\*[a-z][a-z -]*\*(?!\w))", text)
     for i, part in enumerate(parts):
         if i % 2 == 0:
             parts[i] = re.sub(r"([\\*_{}\[\]()#+\-.!|$<>~^=`:%])", r"\\\1", part)

@@ -1,7 +1,7 @@
 """Run the chapters, stamp their outputs, and find outputs that belong to older code.
 
-`notebooks.py run NOTEBOOK ...` executes chapters in full, top to bottom, in an empty folder, and stamps them.
-`notebooks.py check NOTEBOOK ...` runs copies of them with small sizes, as a stranger would (for `make test`).
+`chapters.py run NOTEBOOK ...` executes chapters in full, top to bottom, in an empty folder, and stamps them.
+`chapters.py check NOTEBOOK ...` runs copies of them with small sizes, as a stranger would (for `make test`).
 A stamp holds a hash of the code cells (without the first, which holds the address and the version) and of the data
 and checkpoints that they name: outputs whose stamp differs are older than what they claim to show.
 """
@@ -72,15 +72,18 @@ def run(paths: list[pathlib.Path]) -> None:
         sys.exit("The committed outputs come from a full run: unset MINIDIFF_FAST.")
     import nbclient
     import nbformat
+    from jupyter_client.manager import AsyncKernelManager
 
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     for path in paths:
         began = time.monotonic()
         book = nbformat.read(path, as_version=4)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
+            # Sockets in the file system: on a busy machine two kernels can be given the same free port.
+            kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
             resources = {"metadata": {"path": folder}}
-            nbclient.NotebookClient(book, timeout=1800, kernel_name="python3", resources=resources).execute()
+            nbclient.NotebookClient(book, km=kernel, timeout=1800, resources=resources).execute()
         clean(book)
         book.metadata["minidiff"] = stamp_of(book)
         book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}

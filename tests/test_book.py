@@ -1,0 +1,166 @@
+"""Every page of the built book, in a real browser: it is whole, it works, and it talks to nobody else."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from browser import Browser, Page, find_browser
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = ROOT / "_build" / "html"
+ALLOWED = "THEBE_JS_URL' has already been declared"  # the theme's own, harmless
+
+
+def _files(entry: dict) -> list[str]:
+    inner = [
+        name for key in ("parts", "chapters", "sections") for part in entry.get(key, []) for name in _files(part)
+    ]
+    return [entry[key] for key in ("root", "file") if key in entry] + inner
+
+
+PAGES = _files(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")))
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where the built book is served during these tests."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(BUILT))  # type: ignore[arg-type]
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    if not (BUILT / "index.html").exists():
+        _missing("the book is not built: run `make html` first")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = find_browser()
+    if path is None:
+        _missing("no Chromium or Chrome on this machine: install one to test the pages")
+    else:
+        with Browser(path) as running:
+            yield running
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = browser.page()
+    yield opened
+    opened.close()
+
+
+def _missing(reason: str) -> None:
+    """On a person's machine a skipped test that says so; in CI, where it must not happen, a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_asks_no_other_host(name: str, page: Page, address: str) -> None:
+    page.open(f"{address}/{name}.html")
+    assert page.run("document.querySelector('h1').textContent.trim().length") > 2
+    elsewhere = [
+        url for url in page.requests if urlsplit(url).scheme not in ("data", "blob") and not url.startswith(address)
+    ]
+    assert elsewhere == []
+    assert [error for error in page.errors if ALLOWED not in error] == []
+    assert page.run("document.querySelectorAll('mjx-merror').length") == 0
+    formulas = page.run("document.querySelectorAll('.math').length")
+    assert page.run("document.querySelectorAll('mjx-container').length") >= formulas
+    broken = "[...document.images].filter(i => i.complete && !i.naturalWidth && i.offsetParent).map(i => i.src)"
+    assert page.run(broken) == []
+    unfinished = "[...document.querySelectorAll('img:not([alt])')].map(i => i.src)"
+    assert page.run(unfinished) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_fits_a_phone(name: str, page: Page, address: str) -> None:
+    page.resize(390, 844)
+    page.open(f"{address}/{name}.html")
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    outside = """[...document.querySelectorAll('.bd-article *')].filter(e => {
+        const box = e.getBoundingClientRect();
+        if (!box.width || box.right <= 391) return false;
+        for (let p = e; p && !p.matches('.bd-article'); p = p.parentElement)
+            if (getComputedStyle(p).overflowX !== 'visible') return false;
+        return !e.closest('mjx-assistive-mml');
+    }).map(e => e.outerHTML.slice(0, 120))"""
+    assert page.run(outside) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_slider_moves_its_picture(name: str, page: Page, address: str) -> None:
+    page.open(f"{address}/{name}.html")
+    figures = page.run("document.querySelectorAll('.mdf').length")
+    for figure in range(figures):
+        root = f"document.querySelectorAll('.mdf')[{figure}]"
+        shown = f"{root}.querySelector('.mdf-view').style.backgroundPosition"
+        for slider in range(page.run(f"{root}.querySelectorAll('input').length")):
+            handle = f"{root}.querySelectorAll('input')[{slider}]"
+            words = f"{root}.querySelectorAll('output')[{slider}].textContent"
+            page.run(f"{handle}.value = {handle}.min, {handle}.dispatchEvent(new Event('input'))")
+            first, said = page.run(shown), page.run(words)
+            page.run(f"{handle}.value = {handle}.max, {handle}.dispatchEvent(new Event('input'))")
+            assert page.run(shown) != first, "the input event changes nothing"
+            assert page.run(words) != said
+            page.run(f"{handle}.focus()")
+            page.press("Home")
+            assert page.run(shown) == first, "the keyboard does not reach the slider"
+            page.press("ArrowRight")
+            assert page.run(shown) != first
+        button = f"{root}.querySelector('button')"
+        before = page.run(shown)
+        page.run(f"{button}.click()")
+        assert page.run(shown) != before, "the play button changes nothing"
+        page.run(f"{button}.click()")
+
+
+def test_a_page_opened_as_a_file_shows_its_sliders(page: Page) -> None:
+    if not BUILT.exists():
+        _missing("the book is not built: run `make html` first")
+    chapters = [name for name in PAGES if name.startswith("notebooks/")]
+    moved = 0
+    for name in chapters:
+        page.open((BUILT / f"{name}.html").as_uri())
+        moved += page.run("[...document.querySelectorAll('.mdf')].filter(f => f.dataset.ready === '1').length")
+    assert moved > 0
+
+
+def test_a_reader_who_wants_no_motion_gets_one_frame_a_click(page: Page, address: str) -> None:
+    page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    for name in PAGES:
+        page.open(f"{address}/{name}.html")
+        if page.run("document.querySelectorAll('.mdf').length"):
+            break
+    page.run("document.querySelector('.mdf button').click()")
+    here = page.run("document.querySelector('.mdf input').value")
+    page.run("new Promise(done => setTimeout(() => done(1), 600))")
+    assert page.run("document.querySelector('.mdf input').value") == here
+    assert page.run("document.querySelector('.mdf button').getAttribute('aria-label')") == "play"
+
+
+def test_the_book_can_be_searched(page: Page, address: str) -> None:
+    page.open(f"{address}/search.html?q=cosine")
+    until = """new Promise(done => { let tries = 0; (function look() {
+        const hits = document.querySelectorAll('.search li').length;
+        if (hits || tries++ > 100) done(hits); else setTimeout(look, 50);
+    })(); })"""
+    assert page.run(until) > 0

@@ -1,0 +1,87 @@
+"""The committed chapters, without running them: their outputs are whole, current, and small enough to read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "tools"))
+
+from address import project, setup_cell  # noqa: E402
+from chapters import stamp_of  # noqa: E402
+
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def chapter(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return json.loads(request.param.read_text(encoding="utf-8"))
+
+
+def _code(chapter: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cell for cell in chapter["cells"] if cell["cell_type"] == "code"]
+
+
+def test_every_chapter_of_the_contents_is_there_and_no_other() -> None:
+    contents = yaml.safe_dump(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")))
+    assert CHAPTERS
+    for path in CHAPTERS:
+        assert f"notebooks/{path.stem}" in contents
+    assert contents.count("notebooks/") == len(CHAPTERS)
+
+
+def test_the_first_cell_is_the_setup_cell_and_hidden(chapter: dict[str, Any]) -> None:
+    first = chapter["cells"][0]
+    assert "".join(first["source"]) == setup_cell(*project()), "run `make address`"
+    assert first["metadata"]["tags"] == ["remove-cell"]
+    assert not first["outputs"]
+
+
+def test_the_outputs_belong_to_this_code_data_and_checkpoint(chapter: dict[str, Any]) -> None:
+    assert chapter["metadata"].get("minidiff") == stamp_of(chapter), "run `make notebooks`"
+
+
+def test_it_was_run_once_from_top_to_bottom(chapter: dict[str, Any]) -> None:
+    counts = [cell["execution_count"] for cell in _code(chapter) if "".join(cell["source"]).strip()]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_output_is_an_error_a_warning_or_a_dead_widget(chapter: dict[str, Any]) -> None:
+    assert "widgets" not in chapter["metadata"]
+    for cell in _code(chapter):
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr", "".join(output["text"])[:300]
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+def test_no_output_holds_anything_from_elsewhere(chapter: dict[str, Any]) -> None:
+    for cell in _code(chapter):
+        for output in cell["outputs"]:
+            page = "".join(output.get("data", {}).get("text/html", ""))
+            assert 'src="http' not in page and "src='http" not in page and "url(http" not in page
+            assert str(Path.home()) not in json.dumps(output) and "/tmp/" not in json.dumps(output)
+
+
+def test_cells_are_short(chapter: dict[str, Any]) -> None:
+    lengths = [len("".join(cell["source"]).splitlines()) for cell in _code(chapter)[1:]]
+    assert max(lengths) <= 25
+    assert sorted(lengths)[len(lengths) // 2] <= 8, "the middle one is longer than 8 lines"
+
+
+def test_cells_hold_no_magics_and_leave_their_folder_alone(chapter: dict[str, Any]) -> None:
+    for cell in _code(chapter):
+        source = "".join(cell["source"])
+        assert "../" not in source
+        assert not any(line.startswith(("%", "!")) for line in source.splitlines())
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_is_light(path: Path) -> None:
+    assert path.stat().st_size < 1_500_000
