@@ -103,8 +103,9 @@ class Judge(nn.Module):
     def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What the features (B, 64) say, before the softmax: bases (B, len(bases)) and styles (B, 4)."""
         what, how = features[:, :CONTENT], features[:, CONTENT:]
-        cosines = F.linear(F.normalize(what, dim=-1), F.normalize(self.base_weights.float(), dim=-1))
-        return self.scale.clamp(max=4.0).exp() * cosines, self.style(how).float()
+        with torch.autocast(features.device.type, enabled=False):  # e^s would amplify the rounding of bf16
+            cosines = F.linear(F.normalize(what, dim=-1), F.normalize(self.base_weights, dim=-1))
+            return self.scale.clamp(max=4.0).exp() * cosines, self.style(how)
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:

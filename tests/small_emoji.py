@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from minidiff.data.emoji import STYLES, EmojiSet
@@ -29,3 +30,20 @@ class SmallEmoji(EmojiSet):
 
     def pixels(self, style: str, size: int = 64) -> Tensor:
         return self.whole.pixels(style, size)[self.rows]
+
+
+class KnowsAll:
+    """A judge that cannot err on true pictures: its features are small pictures, its classes their nearest ones."""
+
+    def __init__(self, emoji: SmallEmoji) -> None:
+        self.scale = torch.zeros(())
+        self.bases = tuple(sorted({r.base for r in emoji.records if "train" in r.split.values()}))
+        self.known = {style: self.features(emoji.pixels(style).float() / 127.5 - 1) for style in STYLES}
+        self.rows = [next(r.index for r in emoji.records if r.base == base) for base in self.bases]
+
+    def features(self, x: Tensor) -> Tensor:
+        return 1 - torch.nn.functional.adaptive_avg_pool2d(x.float(), 4).flatten(1)
+
+    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        far = torch.stack([torch.cdist(features, known) for known in self.known.values()])  # (4, B, N)
+        return -50 * far.amin(0)[:, self.rows], -50 * far.amin(2).T

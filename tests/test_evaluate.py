@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_emoji import SmallEmoji
+from small_emoji import KnowsAll, SmallEmoji
 from torch import Tensor
 
 from minidiff.common import seeded
@@ -17,7 +17,8 @@ from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import SPLITS, STYLES, load_emoji
 from minidiff.data.scenes import parse
 from minidiff.data.shapes import render
-from minidiff.evaluate import evaluate, evaluate_shapes, sweep
+from minidiff.denoisers import NetDenoiser
+from minidiff.evaluate import evaluate, evaluate_shapes, generate_with, sweep
 from minidiff.evaluate_report import contact_sheet, write_report
 from minidiff.evaluate_sets import copy_rates, trained_pairs
 from minidiff.evaluate_tasks import (
@@ -32,6 +33,9 @@ from minidiff.evaluate_tasks import (
     summarize,
     true_pictures,
 )
+from minidiff.nets.unet import UNet, UNetConfig
+from minidiff.pipeline import TextToImage
+from minidiff.schedules import RectifiedFlow
 
 SIZE = 60  # concepts: 6 test, 4 validation, 2 unseen
 
@@ -51,23 +55,6 @@ def emoji() -> SmallEmoji:
     return SmallEmoji(whole, rows, splits)
 
 
-class KnowsAll:
-    """A judge that cannot err on true pictures: its features are small pictures, its classes their nearest ones."""
-
-    def __init__(self, emoji: SmallEmoji) -> None:
-        self.scale = torch.zeros(())
-        self.bases = tuple(sorted({r.base for r in emoji.records if "train" in r.split.values()}))
-        self.known = {style: self.features(emoji.pixels(style).float() / 127.5 - 1) for style in STYLES}
-        self.rows = [next(r.index for r in emoji.records if r.base == base) for base in self.bases]
-
-    def features(self, x: Tensor) -> Tensor:
-        return 1 - torch.nn.functional.adaptive_avg_pool2d(x.float(), 4).flatten(1)
-
-    def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        far = torch.stack([torch.cdist(features, known) for known in self.known.values()])  # (4, B, N)
-        return -50 * far.amin(0)[:, self.rows], -50 * far.amin(2).T
-
-
 @pytest.fixture(scope="module")
 def judge(emoji: SmallEmoji) -> Any:
     return KnowsAll(emoji)
@@ -80,13 +67,8 @@ def noise(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tenso
 @pytest.fixture(scope="module")
 def truth(emoji: SmallEmoji):
     """Draws the true picture of a prompt, held out or not; what it is not asked in a caption is white."""
-    answers = {
-        canonical_caption(r, style): emoji.pixels(style)[r.index].float() / 127.5 - 1
-        for style in (*STYLES, None)
-        for r in emoji.records
-        for style in ([style] if style else [])
-    }
-    answers |= {canonical_caption(r): emoji.pixels("noto")[r.index].float() / 127.5 - 1 for r in emoji.records}
+    wanted = [(r, style) for style in (*STYLES, None) for r in emoji.records]
+    answers = {canonical_caption(r, s): emoji.pixels(s or "noto")[r.index].float() / 127.5 - 1 for r, s in wanted}
 
     def generate(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
         return torch.stack([answers.get(prompt, torch.ones(3, 64, 64)) for prompt in prompts])
@@ -289,3 +271,18 @@ def test_shapes_are_counted_by_the_oracle() -> None:
         assert found[part]["chance"]["all"] < 0.3
     blank = evaluate_shapes(lambda prompts, *rest, **more: torch.ones(len(prompts), 3, 32, 32), 20)
     assert blank["seen"]["model"]["all"] == blank["seen"]["model"]["readable"] == 0
+
+
+def test_a_pipeline_without_words_is_told_the_style_by_its_label() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = UNet(UNetConfig(8, patch=1, widths=(8, 8), attention=(False, False), blocks=1, embedding=8, labels=4))
+        for parameter in net.parameters():  # some layers start at zero, and say nothing yet
+            torch.nn.init.normal_(parameter, std=0.3)
+    pipe = TextToImage(NetDenoiser(net, RectifiedFlow(), "flow"), None, STYLES)
+    generate = generate_with(pipe)
+    both = generate(["", ""], ["noto", "twemoji"], 2, 2.0, [5, 5])
+    alone = generate([""], ["twemoji"], 2, 2.0, [5])
+    assert both.shape == (2, 3, 8, 8) and both.abs().max() <= 1
+    assert torch.allclose(both[1:], alone, atol=1e-4) and not torch.allclose(both[0], both[1], atol=1e-3)
+    assert torch.allclose(alone, pipe.generate(pipe.condition([""], "twemoji"), 1, steps=2, guidance=2.0, seeds=[5]))
