@@ -29,14 +29,15 @@ def code_cells(book: Notebook) -> list[str]:
 
 
 def asset_hashes(code: str) -> dict[str, str]:
-    """A hash for each folder of minidiff/assets whose name occurs in the code; descriptions (.md) do not count."""
+    """A hash for each folder of data or weights whose name occurs in the code; descriptions (.md) do not count."""
     hashes = {}
-    for folder in sorted(path for path in ASSETS.glob("*") if path.is_dir() and path.name in code):
+    for folder in sorted(path for path in ASSETS.rglob("*") if path.is_dir() and path.name in code):
+        files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
         digest = hashlib.sha256()
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
-            digest.update(str(path.relative_to(folder)).encode())
-            digest.update(path.read_bytes())
-        hashes[folder.name] = digest.hexdigest()[:16]
+        for path in files:
+            digest.update(path.name.encode() + path.read_bytes())
+        if files:
+            hashes[folder.name] = digest.hexdigest()[:16]
     return hashes
 
 
