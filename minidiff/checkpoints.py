@@ -18,6 +18,7 @@ from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.schedules import SCHEDULES, make_schedule
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
+from minidiff.training.checkpoint import CheckpointError
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent / "assets" / "models"
@@ -64,11 +65,11 @@ def load_model(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Pat
         config = json.loads((folder / "config.json").read_text())
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(
+        raise CheckpointError(
             f"`checkpoint` {name} is incomplete or damaged ({error}); fetch or train it again."
         ) from error
     if config.get("format") != FORMAT:
-        raise ValueError(
+        raise CheckpointError(
             f"`checkpoint` {name} has format {config.get('format')}, this minidiff reads {FORMAT}: update minidiff."
         )
     return config, {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, folder
@@ -85,7 +86,7 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], name: str | Path
     theirs = {k: v.shape for k, v in tensors.items()}
     if mine != theirs:
         odd = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-        raise ValueError(
+        raise CheckpointError(
             f"`checkpoint` {name} does not fit this architecture: {len(odd)} weights differ, the first is {odd[0]}."
         )
     module.load_state_dict(tensors)

@@ -1,4 +1,4 @@
-"""Training the mini-CLIP: a tokenizer from captions, pictures beside captions, and the loss that pulls them together."""
+"""Training the mini-CLIP: a tokenizer, pictures beside captions, and the loss that pulls the two together."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import Condition
+from minidiff.common import Condition, randn
 from minidiff.data.captions import canonical_caption, training_captions
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet, to_float
 from minidiff.text import BOS, EOS, PAD, MiniClip
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
-    """A byte-level BPE tokenizer (Sennrich et al. 2016) learned from captions; it lower-cases and knows every byte."""
+    """A byte-level BPE tokenizer (Sennrich et al. 2016) from captions; it lower-cases and knows every byte."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -143,9 +143,8 @@ class ConditionedEmoji:
         x, _ = self.pictures.batch(indices, generator)
         ids, _ = self.captions.draw(indices, generator)
         image = self.embeddings[indices.to(x.device)]
-        draw = {"generator": generator, "device": generator.device}
-        a = self.image_noise * torch.rand(len(image), 1, **draw).to(x.device)
-        image = (1 - a**2).sqrt() * image + a * torch.randn(image.shape, **draw).to(x.device)
+        a = torch.rand(len(image), 1, generator=generator, device=generator.device).to(x.device) * self.image_noise
+        image = (1 - a**2).sqrt() * image + a * randn(image.shape, generator, x.device)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
             text = self.clip.encode_ids(ids, ids != PAD)
         return x, Condition(text=text, image=image)
@@ -155,9 +154,7 @@ class ConditionedEmoji:
 def embed_pictures(emoji: EmojiSet, clip: MiniClip, device: torch.device | str) -> Tensor:
     """The CLIP image embedding of every picture, (4 N, dim), in the order of the flat indices."""
     rows = [
-        clip.encode_image(to_float(part.to(device)))
-        for style in STYLES
-        for part in emoji.pixels(style).split(512)
+        clip.encode_image(to_float(part.to(device))) for style in STYLES for part in emoji.pixels(style).split(512)
     ]
     return torch.cat(rows)
 

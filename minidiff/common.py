@@ -81,9 +81,7 @@ class Condition:
         """The absence of this condition, in the same shapes."""
         return self._map(torch.zeros_like)
 
-    def drop(
-        self, text: Tensor | None = None, image: Tensor | None = None, label: Tensor | None = None
-    ) -> Condition:
+    def drop(self, text: Tensor | None = None, image: Tensor | None = None, label: Tensor | None = None) -> Condition:
         """Forget single parts row by row: each argument is (B,) booleans, True = forget."""
 
         def forget(leaf: Tensor, rows: Tensor) -> Tensor:
@@ -139,7 +137,10 @@ class NoiseSchedule(Protocol):
 class Denoiser(Protocol):
     """Anything that looks at x_t (B, ...) and says what it thinks x0 and eps are: learned, exact or guided."""
 
-    schedule: NoiseSchedule
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The schedule whose x_t it was made for."""
+        ...
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
         """Predict x0 and eps for samples x_t (B, ...) at times t, a number or (B,)."""
@@ -171,9 +172,7 @@ def randn(shape: Sequence[int], generator: Generators = None, device: torch.devi
         home = generator.device if generator is not None else device
         return torch.randn(tuple(shape), generator=generator, device=home).to(device)
     if len(generator) != shape[0]:
-        raise ValueError(
-            f"`generator` must be one or a list with one per sample ({shape[0]}); got {len(generator)}."
-        )
+        raise ValueError(f"`generator` must be one or a list with one per sample ({shape[0]}); got {len(generator)}.")
     rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device).to(device) for g in generator]
     return torch.stack(rows)
 
@@ -195,7 +194,8 @@ def pick_device(name: str | None = None) -> torch.device:
 
 def check_int(name: str, value: Any, low: int, high: int) -> int:
     """Return value if it is an integer in [low, high]; otherwise say what was expected."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+    integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not integer or not low <= int(value) <= high:
         raise ValueError(f"`{name}` must be an integer from {low} to {high}; got {_short(value)}.")
     return int(value)
 

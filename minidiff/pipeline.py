@@ -69,7 +69,7 @@ class TextToImage(ModelHubMixin):
         *,
         style: str | None = None,
         steps: int = 12,
-        guidance: float = 3.0,
+        guidance: float = 4.0,
         negative: str | None = None,
         seed: int = 0,
         sampler: str = "dpmpp_2m",
@@ -113,7 +113,7 @@ class TextToImage(ModelHubMixin):
         count: int,
         *,
         steps: int = 12,
-        guidance: float = 3.0,
+        guidance: float = 4.0,
         null: Condition | None = None,
         seeds: Sequence[int],
         sampler: str = "dpmpp_2m",
@@ -211,7 +211,9 @@ class TextToImage(ModelHubMixin):
                 wanted = ["config.json", "card.json", "tokenizer.json", "model.safetensors"]
                 name = snapshot_download(str(name), allow_patterns=wanted, **hub)
             except (HfHubHTTPError, HFValidationError, OSError) as error:
-                raise ValueError(f"`name` {name!r} is neither a folder nor a model the hub gives us: {error}") from error
+                raise ValueError(
+                    f"`name` {name!r} is neither a folder nor a model the hub gives us: {error}"
+                ) from error
         config, tensors, folder = checkpoints.load_model(name)
         denoiser = checkpoints.build_denoiser(config["denoiser"])
         prefix = "net." if config["kind"] == "denoiser" else "denoiser.net."
@@ -239,4 +241,3 @@ def from_image(image: Image, size: int) -> Tensor:
     white = Image.new("RGBA", image.size, "white")
     flat = Image.alpha_composite(white, image).convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(flat)).permute(2, 0, 1)[None].float() / 127.5 - 1
-

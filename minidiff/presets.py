@@ -1,4 +1,4 @@
-"""Everything that `minidiff train NAME` can train: what, on which data, for how long, and what is written at the end."""
+"""Everything that `minidiff train NAME` can train: what, on which data, for how long, and what comes out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from minidiff.training.config import TrainConfig
 from minidiff.training.loop import TrainResult, train
 from minidiff.training.objectives import ConditionDropout, Denoising, JointDenoising
 
-CAPTIONS = 24  # variants per picture; four times as many change no loss that we could measure from noise
+CAPTIONS = 24  # variants per picture
 
 
 class Job(NamedTuple):
@@ -85,8 +85,8 @@ def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
         encoder = load_clip(clip or "emoji-64").to(device)
         table = CaptionTable(emoji, CAPTIONS, seed=1).tokenize(encoder, device)
         pictures = EmojiPictures(emoji, size=net.size, device=device, shift=max(1, net.size // 32))
-        sizes = {"context_dim": encoder.dim, "pooled_dim": encoder.pooled_dim, "image_dim": encoder.pooled_dim}
-        denoiser = NetDenoiser(UNet(replace(net, **sizes)), RectifiedFlow(), "flow", time_sampling="logit-normal")
+        told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.pooled_dim, image_dim=encoder.pooled_dim)
+        denoiser = NetDenoiser(UNet(told), RectifiedFlow(), "flow", time_sampling="logit-normal")
         source = ConditionedEmoji(pictures, table, encoder)
 
         def finish(objective: Denoising, folder: Path) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def build_shapes(net: UNetConfig, scenes: int) -> Callable[[torch.device, str | 
         from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, ShapeScenes
 
         encoder = WordEncoder(VOCABULARY, CAPTION_LENGTH)
-        sizes = {"context_dim": encoder.dim, "pooled_dim": encoder.dim}
-        denoiser = NetDenoiser(UNet(replace(net, **sizes)), RectifiedFlow(), "flow", time_sampling="logit-normal")
+        told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.dim)
+        denoiser = NetDenoiser(UNet(told), RectifiedFlow(), "flow", time_sampling="logit-normal")
         drop = ConditionDropout(text=0.9, image=0.0, both=0.0, none=0.1)
 
         def finish(objective: JointDenoising, folder: Path) -> dict[str, Any]:
@@ -143,8 +143,21 @@ def build_shapes(net: UNetConfig, scenes: int) -> Callable[[torch.device, str | 
     return build
 
 
+def build_judge(device: torch.device, clip: str | None = None) -> Job:
+    """The classifier that evaluations are judged by; it shares nothing with the mini-CLIP."""
+    from minidiff.judge import Judge, JudgeObjective, JudgePictures, training_bases
+
+    emoji = load_emoji()
+
+    def finish(objective: JudgeObjective, folder: Path) -> dict[str, Any]:
+        objective.judge.save(folder)
+        return {}
+
+    return Job(JudgeObjective(Judge(training_bases(emoji))), JudgePictures(emoji, device), finish)
+
+
 def load_clip(name: str | Path) -> MiniClip:
-    """The mini-CLIP of a checkpoint that holds one: `minidiff train clip` writes it, text-to-image models carry it."""
+    """The mini-CLIP of a checkpoint: `minidiff train clip` writes one, text-to-image models carry it."""
     config, tensors, folder = checkpoints.load_model(name)
     if config.get("encoder", {}).get("kind") != "mini-clip":
         raise ValueError(f"`clip` must be a checkpoint with a mini-CLIP (`minidiff train clip`); {name} has none.")
@@ -164,10 +177,23 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(steps=12_000, batch_size=1024, learning_rate=1e-3, weight_decay=0.1, warmup=300, minutes=3),
         build_clip,
     ),
+    "judge": Preset(
+        "the classifier that evaluations are judged by (needed for minidiff evaluate; minutes on a GPU)",
+        TrainConfig(
+            steps=12_000, batch_size=512, learning_rate=2e-3, weight_decay=0.05, warmup=200, decay=0.6, minutes=3
+        ),
+        build_judge,
+    ),
     "emoji-64": Preset(
         "the flagship: text to 64x64 emoji (15 minutes on one H100 or H200)",
         TrainConfig(
-            steps=60_000, batch_size=512, learning_rate=8e-4, warmup=500, ema_decay=0.9995, minutes=15, save_every=2000
+            steps=60_000,
+            batch_size=512,
+            learning_rate=8e-4,
+            warmup=500,
+            ema_decay=0.9995,
+            minutes=15,
+            save_every=2000,
         ),
         build_emoji(UNetConfig()),
     ),

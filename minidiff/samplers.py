@@ -7,6 +7,7 @@ nothing of steps. Every step sees only the denoiser's `Prediction`, so each work
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -50,7 +51,7 @@ def sample(
     if times.dim() != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError("`times` must be two or more strictly decreasing numbers; see `time_grid`.")
     memory = None
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         with torch.no_grad():
             x, memory = step(denoiser, x, t, s, cond, memory=memory, generator=generator)
         yield x

@@ -143,9 +143,7 @@ def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, nois
     return per_sample(a, x_s) * x_s + per_sample(std, x_s) * noise
 
 
-def posterior(
-    schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor
-) -> tuple[Tensor, Tensor]:
+def posterior(schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (B, ...) and standard deviation (B, 1, ...) of q(x_s | x_t, x0): one step back, if x0 were known.
 
     mean = (a sigma_s^2 / sigma_t^2) x_t + (alpha_s sigma_ts^2 / sigma_t^2) x0 and

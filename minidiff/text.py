@@ -162,7 +162,7 @@ class HubTextEncoder:
             self.model = kind.from_pretrained(name).eval().to(device)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"`name` must be a text encoder of the Hugging Face hub or a folder that holds one; {name!r} could not "
+                f"`name` must be a text encoder of the Hugging Face hub or a folder with one; {name!r} could not "
                 f"be loaded ({str(error).splitlines()[0]})"
             ) from error
         if self.tokenizer.pad_token is None:

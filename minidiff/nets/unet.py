@@ -114,13 +114,13 @@ class UNet(nn.Module):
         h = self.inlet(F.pixel_unshuffle(x, self.config.patch))
         skips = [h]
         for level, downsample in zip(self.down, self.downsample, strict=True):
-            for layer in level:  # type: ignore[union-attr]
+            for layer in level:  # type: ignore[attr-defined]
                 h = layer(h, embedding, context, mask)
                 skips.append(h)
             h = downsample(h)
         h = self.middle(h, embedding, context, mask)
         for level, upsample in zip(self.up, self.upsample, strict=True):
-            for layer in level:  # type: ignore[union-attr]
+            for layer in level:  # type: ignore[attr-defined]
                 h = layer(torch.cat([h, skips.pop()], dim=1), embedding, context, mask)
             if not isinstance(upsample, nn.Identity):
                 h = upsample(F.interpolate(h, scale_factor=2.0, mode="nearest"))
@@ -154,9 +154,7 @@ class UNet(nn.Module):
         Column 0 is the word that is always there; column 1 + i is token i of the prompt. Places are row-major.
         """
         maps: list[Tensor] = []
-        readers = [
-            m.cross_attention for m in self.modules() if isinstance(m, AttentionBlock) and m.cross_attention
-        ]
+        readers = [m.cross_attention for m in self.modules() if isinstance(m, AttentionBlock) and m.cross_attention]
         _set_record(readers, maps)
         try:
             yield maps
@@ -171,9 +169,7 @@ class Layer(nn.Module):
         super().__init__()
         self.block = ResidualBlock(channels_in, channels_out, config.embedding, config.dropout)
         heads = channels_out // config.head_dim
-        self.attention = (
-            AttentionBlock(channels_out, heads, config.context_dim, config.expansion) if attend else None
-        )
+        self.attention = AttentionBlock(channels_out, heads, config.context_dim, config.expansion) if attend else None
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return (B, channels_out, H, W)."""

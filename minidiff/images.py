@@ -1,0 +1,53 @@
+"""Pictures as files: grids, PNGs that remember how they were made, and animations."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import minidiff
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def grid(images: Sequence[Image], scale: int = 1, columns: int | None = None) -> Image:
+    """Several pictures of one size as one, row by row, each enlarged `scale` times without smoothing."""
+    from PIL import Image
+
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    width, height = (side * scale for side in images[0].size)
+    sheet = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height), "white")
+    for i, image in enumerate(images):
+        enlarged = image.resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (i % columns * width, i // columns * height))
+    return sheet
+
+
+def save_png(image: Image, path: str | Path, settings: dict[str, Any]) -> None:
+    """Write a PNG with its settings inside, as JSON in the text field "minidiff"; see `read_settings`."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("minidiff", json.dumps({"version": minidiff.__version__, **settings}))
+    image.save(path, "PNG", pnginfo=info, optimize=True)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """How a picture of ours was made; raises ValueError if the file does not say."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        text = getattr(image, "text", {}).get("minidiff")
+    if text is None:
+        raise ValueError(f"`path` must be a PNG that minidiff wrote; {path} holds no settings.")
+    return json.loads(text)
+
+
+def animation(frames: Sequence[Image], path: str | Path, milliseconds: int = 120) -> None:
+    """Write frames as a .gif or .webp that shows the last one a while before it starts again."""
+    times = [milliseconds] * (len(frames) - 1) + [1500]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
