@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 MARKS = {
+    "base_all": "right base among all",
     "base_100": "right base among 100",
     "hard_20": "right base among 20 of its group",
     "log_prob": "log p of the right base, nats",

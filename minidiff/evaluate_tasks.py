@@ -183,10 +183,10 @@ def word_overlap(prompts: list[str], captions: list[str]) -> Tensor:
 def mark(judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem], pictures: Tensor) -> dict[str, Tensor]:
     """Marks of pictures (P, 3, H, W), one per problem, uint8 or in [-1, 1]: each (P,) on the CPU.
 
-    base_100, hard_20: 1 where the right base has the highest probability among the candidates. log_prob: that of
-    the right base among the 100, in nats. style: 1 where the style is right. similarity: cosine of the judge's
-    features to the true picture's. pixel_error: see `foreground_error`. The first three need a base that the judge
-    knows, and are absent when it knows none of them.
+    base_all, base_100, hard_20: 1 where the right base has the highest probability among all that the judge knows,
+    or among the candidates. log_prob: that of the right base among the 100, in nats. style: 1 where the style is
+    right. similarity: cosine of the judge's features to the true picture's. pixel_error: see `foreground_error`.
+    The first four need bases that the judge knows, and are absent otherwise.
     """
     pictures = to_float(pictures) if pictures.dtype == torch.uint8 else pictures
     true = to_float(true_pictures(emoji, tasks))
@@ -200,6 +200,8 @@ def mark(judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem], pictures: Tens
     }
     if tasks and all(task.candidates for task in tasks):
         place = {base: i for i, base in enumerate(judge.bases)}
+        right_base = torch.tensor([place[task.record.base] for task in tasks], device=bases.device)
+        marks["base_all"] = (bases.argmax(1) == right_base).float()
         rows = [
             [bases[i, [place[b] for b in names]] for i, names in enumerate(lists)]
             for lists in ([t.candidates for t in tasks], [t.hard for t in tasks])

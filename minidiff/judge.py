@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -128,8 +128,8 @@ class Judge(nn.Module):
         """log p(style | x) of pictures (B, 3, H, W), in the order of STYLES, (B, 4)."""
         return self.logits(self.features(x))[1].log_softmax(-1)
 
-    def save(self, folder: str | Path) -> None:
-        """Write judge.safetensors (fp16) and judge.json (its shape and its bases) into a folder."""
+    def save(self, folder: str | Path, **card: Any) -> None:
+        """Write judge.safetensors (fp16) and judge.json (what `card` says, its shape and its bases) into a folder."""
         from safetensors.torch import save_file
 
         folder = Path(folder)
@@ -137,8 +137,9 @@ class Judge(nn.Module):
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         weights = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
         save_file(weights, folder / "judge.safetensors")
-        card = {"widths": self.widths, "dropout": self.p, "styles": STYLES, "bases": self.bases}
-        (folder / "judge.json").write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")
+        shape = {"widths": self.widths, "dropout": self.p, "styles": STYLES, "bases": self.bases}
+        text = json.dumps(card | shape, ensure_ascii=False, indent=1) + "\n"
+        (folder / "judge.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path | None = None, device: str | None = "cpu") -> Judge:

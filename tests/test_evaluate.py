@@ -101,7 +101,7 @@ def test_candidates_depend_on_the_base_and_the_seed_alone(emoji: SmallEmoji, jud
 def test_the_true_pictures_get_full_marks_and_noise_gets_luck_s(emoji: SmallEmoji, judge: Any) -> None:
     tasks = problems(emoji, "test", judge.bases)
     full = mark(judge, emoji, tasks, true_pictures(emoji, tasks))
-    for name in ("base_100", "hard_20", "style", "similarity"):
+    for name in ("base_all", "base_100", "hard_20", "style", "similarity"):
         assert torch.allclose(full[name], torch.ones(6), atol=1e-5), name
     assert full["pixel_error"].max() == 0
     many = [mark(judge, emoji, tasks, noise([], [], 1, 1, [10 * k + i for i in range(6)])) for k in range(5)]
@@ -180,10 +180,11 @@ def test_prompts_are_drawn_in_batches_with_a_seed_each() -> None:
 
 
 def test_prompts_and_reference_of_the_distances_share_no_base(emoji: SmallEmoji) -> None:
-    asked, reference = trained_pairs(emoji, 20, seed=0)
-    assert len(asked) == len(reference) == 20
-    assert not {c for _, c in asked} & {c for _, c in reference}
-    assert all(emoji.records[c].split[STYLES[s]] == "train" for s, c in asked + reference)
+    for seed in range(8):
+        asked, reference = trained_pairs(emoji, 29, seed)
+        assert len(asked) == len(reference) == 29
+        assert not {c for _, c in asked} & {c for _, c in reference}
+        assert all(emoji.records[c].split[STYLES[s]] == "train" for s, c in asked + reference)
 
 
 def test_one_who_repeats_training_pictures_is_caught_and_an_artist_is_not(emoji: SmallEmoji, judge: Any) -> None:
