@@ -1,0 +1,93 @@
+"""The checkers of chapter 2, the forward process: each looks at an answer and gives a hint or None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from minidiff.learn import exercise
+from minidiff.schedules import CosineSchedule, LinearSchedule
+
+
+def _two_numbers(answer: Any) -> tuple[float, float] | None:
+    """The answer as two numbers, or None if it is something else."""
+    try:
+        first, second = (float(value) for value in answer)
+    except (TypeError, ValueError):
+        return None
+    return first, second
+
+
+@exercise("2.1", "the kept shares multiply, and the variances add after the older one has shrunk.")
+def two_steps_are_one(answer: Any) -> str | None:
+    """(a, b) with x_2 = a x_0 + b z for beta_1 = 0.1, beta_2 = 0.2: a^2 = 0.9 * 0.8, b^2 = 1 - a^2."""
+    pair = _two_numbers(answer)
+    if pair is None:
+        return "give two numbers, (a, b)."
+    a, b = pair
+    if abs(a - 0.72) < 1e-3:
+        return "0.72 is the share of the variance; a multiplies x_0 itself, so take a root."
+    if abs(a - math.sqrt(0.72)) > 1e-3:
+        return "a is what two steps leave of x_0: the product of the two factors sqrt(1 - beta)."
+    if abs(b - (math.sqrt(0.1) + math.sqrt(0.2))) < 1e-3:
+        return "standard deviations do not add; variances do, and step 2 shrinks the noise of step 1 as well."
+    if abs(b**2 - 0.3) < 1e-3:
+        return "nearly: step 2 multiplies the noise of step 1 by sqrt(1 - beta_2) before it adds its own."
+    if abs(b - math.sqrt(0.28)) > 1e-3:
+        return "a is right. For b, write the variance of the two noises added up, or use a^2 + b^2 = 1."
+    return None
+
+
+@exercise("2.2", "that is `markov_step`, and it takes any s < t, not only neighbors.")
+def any_step(answer: Callable[..., Any]) -> str | None:
+    """A function (alpha_s, sigma_s, alpha_t, sigma_t) -> (a, std) of the transition from s to t."""
+    cases = [(1.0, 0.0, 0.6, 0.8), (0.8, 0.6, 0.6, 0.8), (0.9, 0.1, 0.5, 0.5)]
+    for alpha_s, sigma_s, alpha_t, sigma_t in cases:
+        pair = _two_numbers(answer(alpha_s, sigma_s, alpha_t, sigma_t))
+        if pair is None:
+            return "return two numbers, (a, std)."
+        a, std = pair
+        case = f"for alpha_s, sigma_s, alpha_t, sigma_t = {alpha_s}, {sigma_s}, {alpha_t}, {sigma_t}"
+        if abs(a - alpha_t / alpha_s) > 1e-6:
+            return f"{case}, a should be {alpha_t / alpha_s:.4f}: it turns alpha_s x_0 into alpha_t x_0."
+        right = math.sqrt(sigma_t**2 - (a * sigma_s) ** 2)
+        if abs(std - right**2) < 1e-6:
+            return f"{case}, you return the variance; std is its root."
+        if abs(std - right) > 1e-6:
+            return f"{case}, std should be {right:.4f}: the variance still missing after a sigma_s."
+    return None
+
+
+@exercise("2.3", "half the variance is gone at a quarter of the linear schedule, and at half of the cosine one.")
+def half_signal(answer: Any) -> str | None:
+    """(t_linear, t_cosine) at which alpha_bar = 1/2, so that the signal-to-noise ratio is 1."""
+    pair = _two_numbers(answer)
+    if pair is None:
+        return "give two times between 0 and 1, (t_linear, t_cosine)."
+    for name, schedule, t in zip(("linear", "cosine"), (LinearSchedule(), CosineSchedule()), pair, strict=True):
+        if not 0 <= t <= 1:
+            return f"{name}: times run from 0 to 1, so divide the number of the step by T."
+        kept = float(schedule.alpha_bar(torch.tensor(t, dtype=torch.float64)))
+        if abs(kept - 0.5) > 0.01:
+            side = "later" if kept > 0.5 else "earlier"
+            return f"{name}: at t = {t:.3f} alpha_bar is {kept:.2f}; look {side}."
+    return None
+
+
+@exercise("2.4", "four copies of a pixel average the noise's variance down to a quarter: log 4 = 1.39.")
+def twice_the_size(answer: Any) -> str | None:
+    """By how much log-SNR must fall when every pixel is doubled along both edges: log 4."""
+    try:
+        shift = abs(float(answer))
+    except (TypeError, ValueError):
+        return "give one number."
+    if abs(shift - math.log(2)) < 0.02:
+        return "that is for twice the pixels along one edge only; there are two edges."
+    if abs(shift - 4) < 0.02 or abs(shift - 2) < 0.02:
+        return "the question asks for a difference of logarithms, so take the (natural) logarithm."
+    if abs(shift - math.log(4)) > 0.02:
+        return "average the copies of one pixel: what happens to their signal, and to the variance of their noise?"
+    return None
