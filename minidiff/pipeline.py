@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -203,7 +204,7 @@ class TextToImage(ModelHubMixin):
         `hub` are options of huggingface_hub's download (revision, token, cache_dir, ...). Only safetensors and JSON
         are read. Raises ValueError when there is no such model, or when it is damaged or of another kind.
         """
-        if "/" in str(name) and not Path(name).exists():
+        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) and not Path(name).exists():
             from huggingface_hub import snapshot_download
             from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
