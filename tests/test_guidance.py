@@ -34,6 +34,22 @@ def test_scale_one_is_the_conditional_model_and_zero_the_unconditional(denoiser)
     assert not torch.allclose(denoiser(X, 0.6).x0, denoiser(X, 0.6, COND.expand(16)).x0, atol=1e-3)
 
 
+def test_guidance_that_is_off_costs_nothing():
+    rows = []
+
+    class Counted(ExactDenoiser):
+        def __call__(self, x_t, t, cond=None):
+            rows.append(len(x_t))
+            return super().__call__(x_t, t, cond)
+
+    denoiser = Counted(points("eight"), CosineSchedule())
+    Guided(denoiser, scale=1.0)(X, 0.6, COND)
+    Guided(denoiser, scale=3.0, interval=(0.0, 0.5))(X, 0.6, COND)
+    Guided(denoiser, scale=3.0)(X, 0.6)  # no condition, nothing to exaggerate
+    Guided(denoiser, scale=3.0)(X, 0.6, COND)
+    assert rows == [16, 16, 16, 32]
+
+
 @each_denoiser
 @pytest.mark.parametrize("scale", [0.5, 3.0, 7.5])
 def test_the_scale_multiplies_the_difference(denoiser, scale):

@@ -80,6 +80,12 @@ def test_the_density_of_x_t_integrates_to_one_and_the_score_is_its_slope(schedul
     assert torch.allclose(ExactDenoiser(TWO_PEAKS, schedule).score(x.detach(), 0.3), slope, atol=1e-6)
 
 
+def test_densities_integrate_to_one_in_the_plane_too():
+    line = torch.linspace(-2, 2, 401, dtype=torch.float64)
+    p = points("eight").log_prob(torch.cartesian_prod(line, line)).exp()
+    assert float(p.sum() * (line[1] - line[0]) ** 2) == pytest.approx(1, abs=1e-6)
+
+
 @each_schedule
 def test_the_flow_map_moves_one_density_to_the_other(schedule):
     x = torch.linspace(-2, 2, 201, dtype=torch.float64)[:, None].requires_grad_()

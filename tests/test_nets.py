@@ -97,11 +97,14 @@ def test_attention_is_softmax_of_scaled_products():
     layer.out.load_state_dict({"weight": torch.eye(8), "bias": torch.zeros(8)})
     x, context = randn((2, 5, 8), seeded(0)), randn((2, 3, 6), seeded(1))
     q, (k, v) = layer.to_q(x), layer.to_kv(context).chunk(2, dim=-1)
-    heads = []
+    heads, maps = [], []
     for h in (slice(0, 4), slice(4, 8)):
         weights = (q[..., h] @ k[..., h].transpose(1, 2) / 4**0.5).softmax(-1)
         heads.append(weights @ v[..., h])
+        maps.append(weights)
+    layer.record = []
     assert torch.allclose(layer(x, context), torch.cat(heads, -1), atol=1e-5)
+    assert torch.allclose(layer.record[0], torch.stack(maps, dim=1), atol=1e-6)
 
 
 def test_neighboring_times_have_different_embeddings():

@@ -1,0 +1,142 @@
+"""The figures that chapters share: rows of pictures, films of a denoising, clouds of points over their density.
+
+Everything is drawn with matplotlib on white, so that a figure reads the same on a light and on a dark page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from minidiff.toy import Mixture
+
+INK = "#24211f"  # lines that matter most, and text
+QUIET = "#b9b2aa"  # what stands in the background
+WARM, COOL = "#d1662b", "#2f7f8f"  # two things compared: apart for every kind of color vision, and in gray
+GOLD, PLUM = "#c79a2e", "#7a4a76"
+_CLOSE: dict[str, Any] = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0.02, "hspace": 0.02}
+LINEAR, COSINE = WARM, COOL  # the two noise schedules, the same throughout the book
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults to the book's look, for the rest of the session."""
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    plt.rcParams.update(
+        {
+            "figure.facecolor": "white",
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.prop_cycle": cycler(color=[COOL, WARM, PLUM, GOLD, INK, QUIET]),
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+        }
+    )
+
+
+def show(
+    pictures: Sequence[Tensor] | Tensor,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    size: float = 1.2,
+    rows: Sequence[str] | None = None,
+) -> None:
+    """Show pictures (3, H, W) in [-1, 1], side by side or in rows of `columns`; values outside are clipped.
+
+    titles: a word above each picture, or above those of the first row. rows: a word before each row. size: inches.
+    Raises ValueError for an empty list.
+    """
+    import matplotlib.pyplot as plt
+
+    if len(pictures) == 0:
+        raise ValueError("`pictures` must hold at least one picture; got none.")
+    width = columns or len(pictures)
+    height = -(-len(pictures) // width)
+    title = 0.22 if titles is None else 0.22 * (1 if len(titles) <= width else height)
+    figure, axes = plt.subplots(
+        height, width, figsize=(size * width, size * height + title), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(**_CLOSE)  # type: ignore[union-attr]
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for i, (axis, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
+        axis.imshow(as_image(picture), interpolation="nearest")
+        if titles is not None and i < len(titles):
+            axis.set_title(titles[i], fontsize=9)
+    for axis, word in zip(axes[:, 0], rows or (), strict=False):
+        axis.set_ylabel(word, fontsize=9)
+    plt.show()
+
+
+def as_image(picture: Tensor) -> Any:
+    """A picture (3, H, W) in [-1, 1] as what `imshow` takes: an array (H, W, 3) in [0, 1]."""
+    return ((picture.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+
+
+def filmstrip(states: Sequence[Tensor], titles: Sequence[str], size: float = 1.0, **look: Any) -> None:
+    """Show how samples come out of noise: a row per sample, a column per state (B, 3, H, W)."""
+    pictures = [state[i] for i in range(len(states[0])) for state in states]
+    show(pictures, titles=titles, columns=len(states), size=size, **look)
+
+
+def panels(n: int, size: float = 2.2, limit: float | None = 1.4, columns: int | None = None) -> list[Axes]:
+    """n square axes in one figure, [-limit, limit]^2 without ticks (None: leave the limits to the data)."""
+    import matplotlib.pyplot as plt
+
+    width = columns or n
+    height = -(-n // width)
+    _, axes = plt.subplots(
+        height, width, figsize=(size * width, (size + 0.25) * height), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.set(aspect="equal", xticks=[], yticks=[])
+        axis.spines[:].set(visible=True, color=QUIET, linewidth=0.8)
+        if limit is not None:
+            axis.set(xlim=(-limit, limit), ylim=(-limit, limit))
+    return list(axes.flat)[:n]
+
+
+def cloud(axis: Axes, x: Tensor, color: Any = INK, size: float = 2.0, **look: Any) -> None:
+    """Draw points (N, 2)."""
+    x = x.detach().cpu()
+    axis.scatter(x[:, 0], x[:, 1], **{"s": size, "c": color, "linewidths": 0, "alpha": 0.6, **look})
+
+
+def density(axis: Axes, mixture: Mixture, limit: float = 1.4, cmap: str = "Greys", n: int = 161) -> None:
+    """Shade the density of a 2-D mixture over [-limit, limit]^2."""
+    line = torch.linspace(-limit, limit, n, dtype=torch.float64)
+    places = torch.cartesian_prod(line, line)  # the first coordinate counts slowest
+    p = mixture.log_prob(places).exp().view(n, n).T
+    extent = (-limit, limit, -limit, limit)
+    top = float(p.max()) * 1.6  # no darker than a middle gray, so that points on it can be seen
+    axis.imshow(p, origin="lower", extent=extent, cmap=cmap, vmin=0, vmax=top, interpolation="bilinear")
+
+
+def arrows(axis: Axes, start: Tensor, end: Tensor, color: Any = WARM, **look: Any) -> None:
+    """Draw an arrow from each point of `start` (N, 2) to the one of `end` (N, 2)."""
+    start, way = start.detach().cpu(), (end - start).detach().cpu()
+    style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006, "color": color, **look}
+    axis.quiver(start[:, 0], start[:, 1], way[:, 0], way[:, 1], **style)
+
+
+def paths(axis: Axes, states: Sequence[Tensor], color: Any = COOL, **look: Any) -> None:
+    """Draw the way of each point through the states (N, 2)."""
+    ways = torch.stack([state.detach().cpu() for state in states])  # (steps, N, 2)
+    axis.plot(ways[:, :, 0], ways[:, :, 1], **{"color": color, "lw": 0.6, "alpha": 0.7, **look})
