@@ -23,7 +23,9 @@ FLOORS = {
     **dict.fromkeys(("nets.unet", "nets.mlp", "nets.dit", "text", "denoisers"), 2),
     **dict.fromkeys(("toy", "data", "guidance", "samplers", "training"), 3),
     **dict.fromkeys(("clip", "prior", "judge", "gan", "versus", "metrics", "plotting", "frames", "learn"), 4),
-    **dict.fromkeys(("checkpoints", "exercises", "pipeline", "recipes", "presets", "evaluate", "export"), 5),
+    **dict.fromkeys(
+        ("checkpoints", "exercises", "images", "look", "pipeline", "recipes", "presets", "evaluate", "export"), 5
+    ),
     "cli": 6,
     "__init__": 7,  # the front door may name anything
 }
@@ -187,6 +189,15 @@ def test_the_tested_versions_satisfy_the_floors() -> None:
     wanted = [*project["dependencies"], *(r for group in project["optional-dependencies"].values() for r in group)]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(exact[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_module_has_its_place_in_the_reference() -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book" / "api").glob("*.md"))
+    shown = re.findall(r"^```\{api\} (\S+)$", pages, re.M)
+    wanted = {
+        module_name(p) for p in LIBRARY if p.name != "__init__.py" and not p.name.startswith(("exercises", "cli"))
+    }
+    assert sorted(shown) == sorted(wanted)
 
 
 def test_every_citation_in_the_reference_list_is_numbered_once() -> None:

@@ -6,6 +6,7 @@ no other markup is interpreted, so that no docstring can break the build.
 """
 
 import ast
+import functools
 import pathlib
 import re
 import textwrap
@@ -96,21 +97,77 @@ def describe(node: Definition, inside_class: bool = False) -> list[str]:
     return [f"{fence}{{py:{kind}}} {head}", *options, "", *inner, fence, ""]
 
 
+def source(module: str) -> pathlib.Path:
+    """The file of a module or a package."""
+    path = ROOT / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@functools.cache
+def shown_classes(module: str) -> set[str]:
+    """The names of the classes of a module that have a place in the reference."""
+    path = source(module)
+    body = ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []
+    return {node.name for node in public(body) if isinstance(node, ast.ClassDef)}
+
+
+class Qualified(ast.NodeTransformer):
+    """Spells the library's own types in full, as links want them; pages show the short name."""
+
+    def __init__(self, module: str, tree: ast.Module):
+        self.full = {name: f"{module}.{name}" for name in shown_classes(module)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("minidiff"):
+                shown = shown_classes(node.module or "")
+                names = {alias.asname or alias.name: alias.name for alias in node.names}
+                self.full |= {here: f"{node.module}.{there}" for here, there in names.items() if there in shown}
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """A name that stands for one of ours becomes its full path."""
+        return ast.parse(self.full[node.id], mode="eval").body if node.id in self.full else node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        """Only what an argument is said to be, not its default."""
+        if node.annotation:
+            node.annotation = self.visit(node.annotation)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Its arguments and its result."""
+        for argument in ast.walk(node.args):
+            if isinstance(argument, ast.arg):
+                self.visit_arg(argument)
+        if node.returns:
+            node.returns = self.visit(node.returns)
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        """The types of its fields, and its methods."""
+        for inner in node.body:
+            if isinstance(inner, ast.AnnAssign):
+                inner.annotation = self.visit(inner.annotation)
+            elif isinstance(inner, ast.FunctionDef):
+                self.visit(inner)
+        return node
+
+
 class Api(SphinxDirective):
-    """Shows a module; a module that does not exist yet, or holds nothing public, is passed over."""
+    """Shows a module's documentation and whatever in it is public and documented."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Read the module's source and hand its Markdown to the page's parser."""
         name = self.arguments[0]
-        path = ROOT / (name.replace(".", "/") + ".py")
-        if not path.exists():
-            path = ROOT / name.replace(".", "/") / "__init__.py"
+        path = source(name)
         if not path.exists():
             raise self.error(f"{{api}} {name}: there is no such module")
         self.env.note_dependency(str(path))
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = Qualified(name, tree)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.visit(node)
         lines = [f"```{{py:module}} {name}", "```", "", *prose(ast.get_docstring(tree)).splitlines(), ""]
         for node in public(tree.body):
             lines += describe(node)
