@@ -133,7 +133,7 @@ def test_the_library_stays_small() -> None:
             for i, line in enumerate(lines, 1)
             if i not in quiet and line.strip() and not line.strip().startswith("#")
         )
-    assert count <= 3000
+    assert count <= 3000, f"{count} lines"
 
 
 def test_nothing_can_run_code_from_a_file_of_weights() -> None:
@@ -194,9 +194,8 @@ def test_the_tested_versions_satisfy_the_floors() -> None:
 def test_every_module_has_its_place_in_the_reference() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book" / "api").glob("*.md"))
     shown = re.findall(r"^```\{api\} (\S+)$", pages, re.M)
-    wanted = {
-        module_name(p) for p in LIBRARY if p.name != "__init__.py" and not p.name.startswith(("exercises", "cli"))
-    }
+    hidden = re.compile(r"__init__|cli|exercises.*")
+    wanted = [module_name(path) for path in LIBRARY if not hidden.fullmatch(path.stem)]
     assert sorted(shown) == sorted(wanted)
 
 
