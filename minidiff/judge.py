@@ -130,13 +130,13 @@ class Judge(nn.Module):
 
     def save(self, folder: str | Path, **card: Any) -> None:
         """Write judge.safetensors (fp16) and judge.json (what `card` says, its shape and its bases) into a folder."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         weights = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-        save_file(weights, folder / "judge.safetensors")
+        (folder / "judge.safetensors").write_bytes(save(weights))
         shape = {"widths": self.widths, "dropout": self.p, "styles": STYLES, "bases": self.bases}
         text = json.dumps(card | shape, ensure_ascii=False, indent=1) + "\n"
         (folder / "judge.json").write_text(text, encoding="utf-8")
