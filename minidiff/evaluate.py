@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 SEEN = {
     "model": "The prompt; in training, this concept in its other styles and this style on other concepts.",
     "ceiling": "The answer itself: the true held-out picture. What it misses, the judge misses.",
-    "lookup": "All training pictures; it answers with the one whose caption shares most words with the prompt. The judge "
-    "was trained on that very picture too, and so knows what it shows.",
+    "lookup": "All training pictures; it answers with the one whose caption shares most words with the prompt. The "
+    "judge was trained on that very picture too, and so knows what it shows.",
     "other style": "The right concept, as its training picture in another style. Of Fluent flat and 3D, the "
     "other is the same drawing (reported as twins). The judge was trained on these very pictures, so the concept is "
     "always found: only style, similarity and pixel error say something here.",
