@@ -1,7 +1,6 @@
 """Figures with sliders that need no kernel, no library and no network: they work in every page that shows them.
 
-All frames travel in one picture; a slider (or two) chooses which part of it shows (frames.html). For readers of the
-rendered book this replaces widgets, which are dead without a running Python.
+All frames travel in one picture; sliders choose which part of it shows (frames.html). Widgets would be dead there.
 """
 
 from __future__ import annotations
@@ -46,10 +45,8 @@ def as_frame(picture: Any) -> np.ndarray:
         picture = np.asarray(picture.convert("RGB"))
     frame = np.asarray(picture)
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (3, 4)):
-        raise ValueError(
-            f"`frames` must be uint8 arrays (H, W, 3), PIL images or float tensors (3, H, W); "
-            f"got an array of {frame.dtype} shaped {frame.shape}."
-        )
+        wanted = "uint8 arrays (H, W, 3), PIL images or float tensors (3, H, W)"
+        raise ValueError(f"`frames` must be {wanted}; got an array of {frame.dtype} shaped {frame.shape}.")
     return np.stack([frame] * 3, axis=2) if frame.ndim == 2 else frame[:, :, :3]
 
 
@@ -88,41 +85,34 @@ class _Frames:
             raise ValueError("`frames` must all have the same height and width.")
         for place, (_, labels) in zip(start, self.axes, strict=True):
             check_int("start", place, 0, len(labels) - 1)
-        native = self.frames[0].shape[1]
-        self.width = width or (256 if native <= 128 else native)
+        self.width = width or (256 if self.frames[0].shape[1] <= 128 else self.frames[0].shape[1])
         self.ms, self.start, self.caption, self.quality = ms, list(start), caption, quality
         self.alt = alt or caption or "a picture that changes with the slider"
 
     def __repr__(self) -> str:
-        axes = ", ".join(f"{name}={labels[0]}..{labels[-1]}" for name, labels in self.axes)
-        return f"{type(self).__name__}({len(self.frames)} frames, {axes})"
+        return f"{type(self).__name__}({len(self.frames)} frames, {', '.join(name for name, _ in self.axes)})"
 
     def _sheet(self) -> tuple[str, int, int]:
         """All frames in one picture, nearly square, as a data address, with its columns and rows."""
         height, width = self.frames[0].shape[:2]
         columns = max(1, min(len(self.frames), round(math.sqrt(len(self.frames) * height / width))))
         rows = math.ceil(len(self.frames) / columns)
-        sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
-        for i, frame in enumerate(self.frames):
-            row, column = divmod(i, columns)
-            sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
+        blank = [np.zeros_like(self.frames[0])] * (rows * columns - len(self.frames))
+        cells = np.stack([*self.frames, *blank]).reshape(rows, columns, height, width, 3)
+        sheet = cells.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
         look = {"lossless": True} if self.quality is None else {"quality": self.quality}
-        data = base64.b64encode(_encode(sheet, "WEBP", method=6, **look)).decode()
-        return f"data:image/webp;base64,{data}", columns, rows
+        data = base64.b64encode(_encode(sheet, "WEBP", method=6, **look))
+        return f"data:image/webp;base64,{data.decode()}", columns, rows
 
     def _key(self) -> str:
         """A name that depends on what is shown alone, so that a second run of a notebook changes nothing."""
-        digest = hashlib.sha256(repr((self.axes, self.width, self.ms, self.start, self.caption)).encode())
-        for frame in self.frames:
-            digest.update(frame.tobytes())
-        return "mdf" + digest.hexdigest()[:12]
+        look = repr((self.axes, self.width, self.ms, self.start, self.caption)).encode()
+        return "mdf" + hashlib.sha256(look + b"".join(frame.tobytes() for frame in self.frames)).hexdigest()[:12]
 
     def _repr_html_(self) -> str:
         address, columns, rows = self._sheet()
         height, width = self.frames[0].shape[:2]
-        first = 0
-        for (_, labels), place in zip(self.axes, self.start, strict=True):
-            first = first * len(labels) + place
+        first = int(np.ravel_multi_index(self.start, [len(labels) for _, labels in self.axes]))
         across, down = 100 * (first % columns) / max(columns - 1, 1), 100 * (first // columns) / max(rows - 1, 1)
         sliders = [
             _SLIDER.substitute(
@@ -151,7 +141,7 @@ class _Frames:
 
     def _repr_png_(self) -> bytes:
         """Up to six frames side by side, for places that show no HTML."""
-        places = sorted(set(np.linspace(0, len(self.frames) - 1, 6).round().astype(int).tolist()))
+        places = np.unique(np.linspace(0, len(self.frames) - 1, 6).round().astype(int))
         return _encode(np.concatenate([self.frames[i] for i in places], axis=1), "PNG", optimize=True)
 
 
