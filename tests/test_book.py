@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +14,10 @@ import yaml
 from browser import Browser, Page, find_browser
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "tools"))
+
+from serve import server  # noqa: E402
+
 BUILT = ROOT / "_build" / "html"
 ALLOWED = "THEBE_JS_URL' has already been declared"  # the theme's own, harmless
 
@@ -47,19 +51,12 @@ pytestmark = pytest.mark.browser
 def address() -> Iterator[str]:
     """Where the built book is served during these tests."""
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(BUILT))  # type: ignore[arg-type]
-
-        def log_message(self, *args: object) -> None:
-            pass
-
     if not (BUILT / "index.html").exists():
         _missing("the book is not built: run `make html` first")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    book = server(str(BUILT))
+    threading.Thread(target=book.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{book.server_port}"
+    book.shutdown()
 
 
 @pytest.fixture(scope="module")
