@@ -1,0 +1,26 @@
+"""Draw the title picture, book/_static/hero.png, with the flagship: python book/tools/hero.py (needs minidiff)."""
+
+from pathlib import Path
+
+import minidiff
+from minidiff.images import grid, save_png
+from minidiff.pipeline import to_images
+
+DRAWN = (("a red heart", "fluent-3d", 1), ("panda", "noto", 3), ("christmas tree", "noto", 3), ("ghost", "fluent-3d", 3))
+SHOWN = (0, 2, 4, 6, 7, 8, 9, 10, 11)  # of the twelve states; the early ones all look like noise
+
+
+def main() -> None:
+    """One row per prompt, from noise on the left to the picture on the right."""
+    pipe = minidiff.TextToImage.from_pretrained("emoji-64")
+    rows = []
+    for prompt, style, seed in DRAWN:
+        states = []
+        pipe(prompt, style=style, steps=12, seed=seed, callback=lambda i, x, states=states: states.append(x))
+        rows += [to_images(states[i].clamp(-1, 1))[0] for i in SHOWN]
+    path = Path(__file__).parents[1] / "_static" / "hero.png"
+    save_png(grid(rows, 2, len(SHOWN)), path, {"prompts": [list(row) for row in DRAWN], "checkpoint": "emoji-64"})
+
+
+if __name__ == "__main__":
+    main()
