@@ -14,7 +14,7 @@ VENV_PYTHON = $(PYTHON) book/tools/requirements.py python && $(PYTHON) -m venv
 PAGES := $(wildcard _config.yml book/*.* book/api/* book/_static/* book/tools/*.py notebooks/*.ipynb) \
          $(wildcard minidiff/*.py minidiff/*/*.py)
 
-.PHONY: help book html test test-all test-steps lint chapters notebooks address format wheel clean
+.PHONY: help book html test test-all test-steps lint chapters notebooks address format models wheel clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## "; print "minidiff: make TARGET\n" } \
@@ -46,6 +46,13 @@ address: ## carry the repository's address and version from pyproject.toml to wh
 format: .make/env ## format the code, notebooks too, and repair what can be repaired
 	.venv/bin/ruff check --fix-only --quiet .
 	.venv/bin/ruff format .
+
+models: .make/env ## train every model anew into runs/ (a GPU and about half an hour; goes on where it was cut off)
+	.venv/bin/minidiff train clip
+	.venv/bin/minidiff train judge
+	.venv/bin/minidiff train teaching
+	.venv/bin/minidiff train emoji-64 --clip runs/clip --compile
+	$(TOOK)
 
 wheel: .make/env ## build the wheel into dist/
 	@rm -rf build dist

@@ -6,8 +6,13 @@ import minidiff
 from minidiff.images import grid, save_png
 from minidiff.pipeline import to_images
 
-DRAWN = (("a red heart", "fluent-3d", 1), ("panda", "noto", 3), ("christmas tree", "noto", 3), ("ghost", "fluent-3d", 3))
-SHOWN = (0, 2, 4, 6, 7, 8, 9, 10, 11)  # of the twelve states; the early ones all look like noise
+DRAWN = (
+    ("a red heart", "fluent-3d", 1),
+    ("panda", "noto", 3),
+    ("christmas tree", "noto", 3),
+    ("ghost", "fluent-3d", 3),
+)
+SHOWN = (0, 2, 4, 6, 7, 8, 9, 10, 11)  # of the twelve states
 
 
 def main() -> None:
