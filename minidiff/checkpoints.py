@@ -6,6 +6,8 @@ No pickle is read or written, and no code comes with a checkpoint.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from minidiff.training.checkpoint import CheckpointError
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent / "assets" / "models"
+EMOJI_SOURCES = """emoji, which keep their own licenses: Noto Emoji (Google, Apache-2.0), Twemoji (Twitter and other
+contributors, CC-BY-4.0) and Fluent Emoji (Microsoft, MIT), named by Unicode CLDR (Unicode-3.0); minidiff's
+ATTRIBUTION.md has the details."""
 
 
 def bundled() -> list[str]:
@@ -68,11 +73,28 @@ def load_model(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Pat
         raise CheckpointError(
             f"`checkpoint` {name} is incomplete or damaged ({error}); fetch or train it again."
         ) from error
-    if config.get("format") != FORMAT:
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
         raise CheckpointError(
-            f"`checkpoint` {name} has format {config.get('format')}, this minidiff reads {FORMAT}: update minidiff."
+            f"`checkpoint` {name} has format {found}, this minidiff reads {FORMAT}: "
+            + ("update minidiff." if isinstance(found, int) and found > FORMAT else "it is no model of minidiff.")
         )
     return config, {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, folder
+
+
+@contextmanager
+def understanding(name: str | Path) -> Iterator[None]:
+    """Say in one CheckpointError, instead of a traceback, what a configuration lacks or has too much."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else f"has an unknown or wrong value: {error}"
+        raise CheckpointError(
+            f"`checkpoint` {name} is not for this minidiff, as its configuration {what}; update minidiff, or fetch "
+            "the model again."
+        ) from error
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -121,8 +143,9 @@ def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> Non
 def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> NetDenoiser:
     """A trained denoiser, bundled or from a folder, ready to sample from."""
     config, tensors, _ = load_model(name)
-    denoiser = build_denoiser(config["denoiser"])
-    load_weights(denoiser.net, part(tensors, "net."), name)
+    with understanding(name):
+        denoiser = build_denoiser(config["denoiser"])
+        load_weights(denoiser.net, part(tensors, "net."), name)
     return denoiser.eval().requires_grad_(False).to(device)
 
 
@@ -132,12 +155,53 @@ def load_encoder(config: dict[str, Any], tensors: dict[str, Tensor], folder: Pat
     if config["kind"] == "mini-clip":
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises no narrower one
+            raise CheckpointError(
+                f"`checkpoint` {folder} has no tokenizer.json, or a damaged one ({error}); fetch it again."
+            ) from error
         encoder = MiniClip(MiniClipConfig(**config["settings"]), tokenizer)
     else:
         encoder = WordEncoder(**config["settings"])
     load_weights(encoder, part(tensors, "encoder."), folder)
     return encoder.eval().requires_grad_(False)
+
+
+def load_clip(name: str | Path) -> MiniClip:
+    """The mini-CLIP of a checkpoint: `minidiff train clip` writes one, text-to-image models carry it."""
+    config, tensors, folder = load_model(name)
+    if config.get("encoder", {}).get("kind") != "mini-clip":
+        raise ValueError(f"`clip` must be a checkpoint with a mini-CLIP (`minidiff train clip`); {name} has none.")
+    with understanding(name):
+        encoder = load_encoder(config["encoder"], tensors, folder)
+    assert isinstance(encoder, MiniClip)
+    return encoder
+
+
+def readme(size: int, styles: Sequence[str], has_text: bool) -> str:
+    """The model card of a folder of weights: how they are loaded, their license, whose pictures they come from."""
+    prompt = "" if not has_text else "a red heart" if styles else "two small red circles left of a blue square"
+    call = f'pipe("{prompt}"' + (f', style="{styles[0]}")' if styles else ")")
+    data = EMOJI_SOURCES if styles else "pictures of simple shapes that minidiff draws itself."
+    return f"""---
+license: mit
+library_name: minidiff
+pipeline_tag: {"text-to-image" if has_text else "unconditional-image-generation"}
+---
+
+# Pictures of {size}x{size} pixels, by minidiff
+
+```python
+from minidiff import TextToImage
+
+pipe = TextToImage.from_pretrained("this folder, or owner/name on the hub")
+images = {call}
+```
+
+The weights (safetensors, half precision, no code) are under the MIT license. How they were trained is in card.json.
+Trained on {data}
+"""
 
 
 def describe_encoder(encoder: MiniClip | WordEncoder) -> dict[str, Any]:
@@ -152,9 +216,14 @@ __all__ = [
     "describe_denoiser",
     "describe_encoder",
     "find",
+    "load_clip",
     "load_denoiser",
     "load_encoder",
     "load_model",
+    "load_weights",
+    "part",
+    "readme",
     "save_denoiser",
     "save_model",
+    "understanding",
 ]

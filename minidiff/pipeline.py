@@ -20,6 +20,7 @@ from minidiff.guidance import Guided
 from minidiff.samplers import STEPS, sample
 from minidiff.schedules import forward_jump, time_grid
 from minidiff.text import HubTextEncoder, MiniClip, WordEncoder
+from minidiff.training.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Encoder = MiniClip | WordEncoder | HubTextEncoder
 Callback = Callable[[int, Tensor], object]
 
-LONGEST_PROMPT = 2000  # characters; far above any context, and a bound on what a stranger can make us tokenize
+LONGEST_PROMPT = 20_000  # characters; far above any context, and a bound on what a stranger can make us tokenize
 
 
 class TextToImage(ModelHubMixin):
@@ -45,6 +46,8 @@ class TextToImage(ModelHubMixin):
         card: dict[str, Any] | None = None,
     ):
         self.denoiser, self.encoder = denoiser.eval(), encoder
+        if isinstance(encoder, torch.nn.Module):
+            encoder.eval()
         self.styles = tuple(styles)
         self.card = card or {}
         self.size = int(denoiser.net.config.size)  # type: ignore[union-attr,arg-type]
@@ -88,16 +91,17 @@ class TextToImage(ModelHubMixin):
         this picture, noised to time `strength` (0 to 1), in place of pure noise. callback(i, x) is called after
         step i with x (B, 3, H, W); it may return True to stop there. Raises ValueError for anything out of range.
         """
+        check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         prompts = self._check_prompts(prompts)
         cond = self.condition(prompts, style)
-        null = self.condition([negative] * len(prompts), None) if negative else None
+        null = self.condition(self._check_prompts([negative], "negative") * len(prompts)) if negative else None
         x = self.generate(
             cond,
             len(prompts),
             steps=steps,
             guidance=guidance,
             null=null,
-            seeds=[check_int("seed", seed, 0, 2**63 - 1 - len(prompts)) + i for i in range(len(prompts))],
+            seeds=[check_int("seed", seed, 0, 2**63 - len(prompts)) + i for i in range(len(prompts))],
             sampler=sampler,
             rescale=rescale,
             interval=interval,
@@ -125,59 +129,69 @@ class TextToImage(ModelHubMixin):
         callback: Callback | None = None,
     ) -> Tensor:
         """The same on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows."""
-        step = STEPS[check_choice("sampler", sampler, STEPS)]
-        guidance = check_number("guidance", guidance, 0, 100)
+        check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
         x = randn((count, 3, self.size, self.size), generators, self.device)
         first = None
         if start is not None:
-            first = check_number("strength", strength, 0.01, 1.0) * self.denoiser.schedule.t_max  # type: ignore
+            first = strength * getattr(self.denoiser.schedule, "t_max", 1.0)
             noised_to = torch.full((count,), first, device=self.device)
             x = forward_jump(self.denoiser.schedule, start.to(self.device).expand_as(x), noised_to, x)
         times = time_grid(self.denoiser.schedule, steps, start=first)
-        for i, x in enumerate(sample(step, denoiser, x, times, cond and cond.expand(count), generators)):  # noqa: B020
+        for i, x in enumerate(sample(STEPS[sampler], denoiser, x, times, cond and cond.expand(count), generators)):  # noqa: B020
             if callback is not None and callback(i, x) is True:
                 break
         return x.clamp(-1, 1)
 
     def condition(self, prompts: Sequence[str], style: str | None = None) -> Condition | None:
         """What the network is told for these prompts: encoded words, or the style's number for a model without."""
+        if style is not None and not self.styles:
+            raise ValueError(f"`style` must be left out, as this model knows no styles; got {style!r}.")
         if style is not None:
             check_choice("style", style, self.styles)
         if self.encoder is None:
             label = 0 if style is None else self.styles.index(style) + 1
             return Condition(label=torch.full((len(prompts),), label, device=self.device))
         if style is not None:
-            from minidiff.data.captions import style_words
-
-            prompts = [", ".join(filter(str.strip, (prompt, style_words(style)))) for prompt in prompts]
+            prompts = [self._in_style(prompt, style) for prompt in prompts]
         self._warn_of_cuts(prompts)
         text = self.encoder(prompts)
         cond = Condition(text=text).to(self.device)
         empty = torch.tensor([not prompt.strip() for prompt in prompts], device=self.device)
         return cond.drop(text=empty) if bool(empty.any()) else cond
 
+    def _in_style(self, prompt: str, style: str) -> str:
+        from minidiff.data.captions import style_words
+
+        words = style_words(style)
+        said = ", ".join(filter(str.strip, (prompt, words)))
+        cut = not isinstance(self.encoder, WordEncoder | None) and self.encoder.cut(said)
+        return f"{words}, {prompt}" if cut else said  # the style was asked for: better lose the prompt's end
+
     def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
-        if not isinstance(self.encoder, MiniClip):
-            return
-        for prompt in prompts:
+        if isinstance(self.encoder, WordEncoder) or self.encoder is None:
+            return  # a closed vocabulary refuses what it cannot read
+        for prompt in dict.fromkeys(prompts):
             cut = self.encoder.cut(prompt)
             if cut:
-                context = self.encoder.config.context
-                warnings.warn(f"The prompt is longer than {context} tokens; this was not read: {cut!r}", stacklevel=4)
+                shown = cut if len(cut) <= 80 else f"{cut[:60]} ... {cut[-15:]}"
+                message = f"The prompt does not fit: its last {len(cut)} characters were not read, {shown!r}"
+                warnings.warn(message, stacklevel=4)
 
-    def _check_prompts(self, prompts: Any) -> list[str]:
+    def _check_prompts(self, prompts: Any, name: str = "prompts") -> list[str]:
         prompts = [prompts] if isinstance(prompts, str) else prompts
         if not isinstance(prompts, Sequence) or not prompts or not all(isinstance(p, str) for p in prompts):
-            raise ValueError("`prompts` must be a string or a list of strings, at least one.")
+            raise ValueError(f"`{name}` must be a string or a list of strings, at least one; got {prompts!r:.80}.")
         for prompt in prompts:
             if len(prompt) > LONGEST_PROMPT:
-                raise ValueError(f"`prompts` must have at most {LONGEST_PROMPT} characters each; got {len(prompt)}.")
+                raise ValueError(f"`{name}` must have at most {LONGEST_PROMPT} characters each; got {len(prompt)}.")
+            if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # halves of a pair: no text, but bytes
+                raise ValueError(f"`{name}` must be text that UTF-8 can write; got {prompt!r:.80}.")
             if self.encoder is None and prompt.strip():
                 raise ValueError(
-                    "`prompts` must be empty for this model: it was trained without text. "
-                    "Choose a style, or a model with text such as emoji-64."
+                    f"`{name}` must be empty for this model, which was trained without text; got {prompt!r:.80}: "
+                    "choose a style, or a model with text such as emoji-64."
                 )
         return list(prompts)
 
@@ -196,6 +210,9 @@ class TextToImage(ModelHubMixin):
             config["encoder"] = checkpoints.describe_encoder(encoder)
         checkpoints.save_model(save_directory, config, tensors, getattr(encoder, "tokenizer", None))
         (save_directory / "card.json").write_text(json.dumps(self.card, indent=2) + "\n")
+        readme = save_directory / "README.md"
+        if not readme.exists():  # one that its owner wrote is better than ours
+            readme.write_text(checkpoints.readme(self.size, self.styles, encoder is not None), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, name: str | Path = "emoji-64", **hub: Any) -> TextToImage:  # type: ignore[override]
@@ -212,17 +229,42 @@ class TextToImage(ModelHubMixin):
                 wanted = ["config.json", "card.json", "tokenizer.json", "model.safetensors"]
                 name = snapshot_download(str(name), allow_patterns=wanted, **hub)
             except (HfHubHTTPError, HFValidationError, OSError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ValueError(
-                    f"`name` {name!r} is neither a folder nor a model the hub gives us: {error}"
+                    f"`checkpoint` must be a bundled model ({', '.join(checkpoints.bundled())}), a folder, or one "
+                    f"that the hub gives us; got {str(name)!r}: {reason}"
                 ) from error
         config, tensors, folder = checkpoints.load_model(name)
-        denoiser = checkpoints.build_denoiser(config["denoiser"])
-        prefix = "net." if config["kind"] == "denoiser" else "denoiser.net."
-        checkpoints.load_weights(denoiser.net, checkpoints.part(tensors, prefix), name)
-        denoiser.requires_grad_(False)
-        encoder = checkpoints.load_encoder(config["encoder"], tensors, folder) if "encoder" in config else None
+        if config.get("kind") not in ("text-to-image", "denoiser"):
+            raise CheckpointError(
+                f"`checkpoint` {name} holds a {config.get('kind')}, which cannot draw; "
+                f"give a text-to-image model, such as {checkpoints.bundled()[0]}."
+            )
         card = folder / "card.json"
-        return cls(denoiser, encoder, config.get("styles", ()), json.loads(card.read_text()) if card.exists() else {})
+        with checkpoints.understanding(name):
+            denoiser = checkpoints.build_denoiser(config["denoiser"])
+            prefix = "net." if config["kind"] == "denoiser" else "denoiser.net."
+            checkpoints.load_weights(denoiser.net, checkpoints.part(tensors, prefix), name)
+            denoiser.requires_grad_(False)
+            encoder = checkpoints.load_encoder(config["encoder"], tensors, folder) if "encoder" in config else None
+            facts = json.loads(card.read_text()) if card.exists() else {}
+            return cls(denoiser, encoder, config.get("styles", ()), facts)
+
+
+def check_settings(
+    *,
+    steps: int = 12,
+    guidance: float = 4.0,
+    sampler: str = "dpmpp_2m",
+    rescale: float = 0.0,
+    strength: float = 0.6,
+) -> None:
+    """Raise ValueError for a setting that no model can be drawn from with, before one is loaded or run."""
+    check_int("steps", steps, 1, 1000)
+    check_number("guidance", guidance, 0, 100)
+    check_choice("sampler", sampler, STEPS)
+    check_number("rescale", rescale, 0, 1)
+    check_number("strength", strength, 0.01, 1.0)
 
 
 def to_images(x: Tensor) -> list[Image]:

@@ -16,6 +16,7 @@ from torch import nn
 
 import minidiff
 from minidiff import checkpoints
+from minidiff.checkpoints import load_clip
 from minidiff.clip import (
     CaptionTable,
     ClipPairs,
@@ -156,16 +157,6 @@ def build_judge(device: torch.device, clip: str | None = None) -> Job:
     return Job(JudgeObjective(Judge(training_bases(emoji))), JudgePictures(emoji, device), finish)
 
 
-def load_clip(name: str | Path) -> MiniClip:
-    """The mini-CLIP of a checkpoint: `minidiff train clip` writes one, text-to-image models carry it."""
-    config, tensors, folder = checkpoints.load_model(name)
-    if config.get("encoder", {}).get("kind") != "mini-clip":
-        raise ValueError(f"`clip` must be a checkpoint with a mini-CLIP (`minidiff train clip`); {name} has none.")
-    encoder = checkpoints.load_encoder(config["encoder"], tensors, folder)
-    assert isinstance(encoder, MiniClip)
-    return encoder
-
-
 SMALL_EMOJI = UNetConfig(size=64, patch=4, widths=(64, 96, 128), dropout=0.1, embedding=128, blocks=1)
 SHAPES = UNetConfig(
     size=32, widths=(32, 48, 64), attention=(False, True, True), blocks=1, head_dim=16, embedding=96, dropout=0.0
@@ -241,16 +232,21 @@ def run(
     pays on a GPU. clip: the checkpoint whose mini-CLIP an emoji model listens to. Returns the card.
     """
     preset = PRESETS[check_choice("preset", name, PRESETS)]
+    if clip is not None and not name.startswith("emoji"):
+        raise ValueError(f"`clip` must be left out for {name}: only the emoji models listen to one; got {clip!r}.")
     config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
     where, folder = pick_device(device), Path(folder)
-    torch.manual_seed(config.seed)
-    job = preset.build(where, clip)
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
+        torch.manual_seed(config.seed)
+        job = preset.build(where, clip)
     if compiled:
         _compile(job.objective)
     started = time.time()
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
     measured = job.finish(result.ema_objective.eval().requires_grad_(False), folder)
-    card = _card(name, config, result, where) | {"minutes": (time.time() - started) / 60, "measured": measured}
+    said = {k: v for k, v in {**changes, "clip": clip, "compile": compiled or None}.items() if v is not None}
+    card = {"preset": name, "command": _command(name, said), "data_sha256": _data_hash(job.source)}
+    card |= _card(config, result, where) | {"minutes": (time.time() - started) / 60, "measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return card
 
@@ -261,19 +257,28 @@ def _compile(objective: nn.Module) -> None:
         net.compile()
 
 
-def _card(name: str, config: TrainConfig, result: TrainResult, device: torch.device) -> dict[str, Any]:
+def _command(name: str, said: dict[str, Any]) -> str:
+    options = (f" --{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in said.items())
+    return f"minidiff train {name}" + "".join(options)
+
+
+def _data_hash(source: Any) -> str:
+    """Of the pictures themselves where a source draws them (shapes), else of the bundled emoji's SHA256SUMS."""
+    pictures: Any = getattr(source, "pictures", None)
+    drawn = isinstance(pictures, torch.Tensor)
+    return hashlib.sha256(pictures.cpu().numpy() if drawn else (FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
+
+
+def _card(config: TrainConfig, result: TrainResult, device: torch.device) -> dict[str, Any]:
     """Everything needed to repeat the run, and how it went."""
     on_gpu = device.type == "cuda"
     every = max(1, len(result.history) // 200)
     return {
-        "preset": name,
-        "command": f"minidiff train {name}",
         "config": asdict(config),
         "minidiff": minidiff.__version__,
         "commit": _commit(),
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if on_gpu else "CPU",
-        "data_sha256": hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type.upper(),
         "parameters": sum(p.numel() for p in result.objective.parameters() if p.requires_grad),
         "steps": result.step,
         "seconds": result.seconds,

@@ -65,6 +65,7 @@ class MiniClip(nn.Module):
 
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
+        tokenizer.encode_special_tokens = True  # who types "<eos>" means these five letters
         self.dim, self.pooled_dim = config.text_width, config.dim
         text = {
             "vocab_size": config.vocabulary,
@@ -159,7 +160,7 @@ class HubTextEncoder:
             self.is_clip = config.model_type in ("clip", "clip_text_model")
             family = {"clip": CLIPTextModelWithProjection, "clip_text_model": CLIPTextModelWithProjection}
             kind = family.get(config.model_type, T5EncoderModel if "t5" in config.model_type else Auto)
-            self.model = kind.from_pretrained(name).eval().to(device)
+            self.model = kind.from_pretrained(name, use_safetensors=True).eval().to(device)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"`name` must be a text encoder of the Hugging Face hub or a folder with one; {name!r} could not "
@@ -170,6 +171,12 @@ class HubTextEncoder:
         self.max_length = min(max_length, self.tokenizer.model_max_length)
         self.dim = self.model.config.hidden_size
         self.pooled_dim = self.model.config.projection_dim if self.is_clip else self.dim
+
+    def cut(self, prompt: str) -> str:
+        """The end of the prompt that does not fit into max_length, "" if all of it does."""
+        pieces = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        most = self.max_length - self.tokenizer.num_special_tokens_to_add()
+        return str(self.tokenizer.decode(pieces[most:])).strip()
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
