@@ -1,0 +1,179 @@
+"""Every preset trains: it builds, runs, writes a model with its card, and goes on where it was cut off."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_emoji import SmallEmoji
+from small_models import CLIP, small_clip
+
+from minidiff import checkpoints, presets
+from minidiff.data import shapes
+from minidiff.data.emoji import FOLDER, STYLES, load_emoji
+from minidiff.judge import Judge
+from minidiff.nets.unet import UNet, UNetConfig
+from minidiff.pipeline import TextToImage
+from minidiff.presets import PRESETS, run
+from minidiff.training.ema import EMA
+
+QUICK: dict[str, Any] = {"steps": 2, "batch_size": 4, "device": "cpu", "minutes": 500.0}
+
+
+def small(config: UNetConfig) -> UNet:
+    """The preset's U-Net with hardly any channels; what it is told and how it is folded stay."""
+    widths = (8,) * (len(config.widths) - 1) + (16,)
+    return UNet(replace(config, widths=widths, head_dim=8, embedding=16, blocks=1))
+
+
+@pytest.fixture(scope="module")
+def emoji() -> SmallEmoji:
+    whole = load_emoji()
+    groups = ("smileys-emotion", "animals-nature", "food-drink")
+    rows = [r.index for r in whole.records if r.group in groups and r.held_out_keyword]
+    splits: list[dict[str, str]] = [{} for _ in range(12)]
+    splits[0], splits[1], splits[2] = {"noto": "test"}, {"noto": "validation"}, dict.fromkeys(STYLES, "unseen")
+    return SmallEmoji(whole, rows[:: len(rows) // 12][:12], splits)
+
+
+@pytest.fixture
+def tiny(emoji: SmallEmoji, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small data and small networks, and otherwise the presets as they are."""
+
+    def few(n: int, **settings: Any) -> shapes.ShapeScenes:
+        return shapes_scenes(min(n, 8), **settings)
+
+    shapes_scenes = shapes.ShapeScenes
+    monkeypatch.setattr(shapes, "ShapeScenes", few)
+    monkeypatch.setattr(presets, "load_emoji", lambda: emoji)
+    monkeypatch.setattr(presets, "CAPTIONS", 3)
+    monkeypatch.setattr(presets, "UNet", small)
+    monkeypatch.setattr(presets, "MiniClipConfig", lambda: replace(CLIP, context=32))
+    monkeypatch.setattr(presets, "load_clip", lambda name: small_clip())
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_preset_trains_and_leaves_a_model_with_its_card(name: str, tmp_path: Path) -> None:
+    card = run(name, tmp_path / "out", seed=3, **QUICK)
+    assert json.loads((tmp_path / "out" / "card.json").read_text()) == json.loads(json.dumps(card))
+    assert card["preset"] == name and card["steps"] == 2 and card["device"] == "CPU" and card["parameters"] > 0
+    assert card["command"] == f"minidiff train {name} --seed 3 --steps 2 --batch-size 4 --minutes 500.0"
+    assert card["config"]["seed"] == 3 and card["config"]["learning_rate"] == PRESETS[name].config.learning_rate
+    emoji_sums = hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
+    assert (card["data_sha256"] == emoji_sums) == (not name.startswith("shapes"))
+    assert card["torch"] == torch.__version__ and card["seconds"] > 0 and card["images_per_second"] > 0
+    if name == "judge":
+        assert Judge.load(tmp_path / "out").bases
+    elif name == "clip":
+        checkpoints.load_clip(tmp_path / "out")
+        assert set(card["measured"]) == {"retrieval", "held_out_keywords"}
+    else:
+        pipe = TextToImage.from_pretrained(tmp_path / "out")
+        prompt = "" if name == "teaching" else "a red circle" if "shapes" in name else "cat"
+        assert len(pipe(prompt, steps=1)) == 1 and pipe.card["preset"] == name
+        assert pipe.styles == (() if "shapes" in name else STYLES)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_that_was_cut_off_goes_on_and_ends_as_if_it_never_had_been(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    run("shapes-cpu", tmp_path / "whole", **QUICK)
+    torch.manual_seed(2)  # what was drawn before must not matter
+    stopped = run("shapes-cpu", tmp_path / "cut", on_step=lambda result: result.step == 1, **QUICK)
+    assert stopped["steps"] == 1
+    seen: list[int] = []
+    resumed = run("shapes-cpu", tmp_path / "cut", on_step=lambda result: seen.append(result.step), **QUICK)
+    assert resumed["steps"] == 2 and seen == [2]
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_building_a_model_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    run("shapes-cpu", tmp_path, **QUICK)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_networks_have_the_sizes_that_were_promised() -> None:
+    """U-Net <= 8.5 M parameters, text tower <= 2 M, image tower <= 1.5 M."""
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    with torch.device("meta"):
+        clip = presets.MiniClip(presets.MiniClipConfig(), small_clip().tokenizer)
+        told: dict[str, Any] = {"context_dim": clip.dim, "pooled_dim": clip.pooled_dim, "image_dim": clip.pooled_dim}
+        flagship, quick = (UNet(replace(c, **told)) for c in (UNetConfig(), presets.SMALL_EMOJI))
+    assert count(flagship) <= 8.5e6 and count(quick) < count(flagship) / 2
+    assert count(clip.model.text_model) <= 2e6 and count(clip.model.vision_model) <= 1.5e6
+
+
+def unused(*_: Any) -> Any:
+    raise AssertionError("built before the settings were checked")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("emoji64", {}, r"`preset` must be one of .*; got 'emoji64'\. Did you mean 'emoji-64'"),
+        ("shapes-cpu", {"steps": 0}, "`steps` must be an integer from 1 to 99999999; got 0"),
+        ("shapes-cpu", {"steps": 10**9}, "`steps` must be an integer from 1 to 99999999; got 1000000000"),
+        ("shapes-cpu", {"batch_size": 0}, "`batch_size` must be an integer from 1"),
+        ("shapes-cpu", {"minutes": float("nan")}, "`minutes` must be a number from 1e-06 to 1e"),
+        ("shapes-cpu", {"learning_rate": -1.0}, "`learning_rate` must be a number from 0 to 100; got -1"),
+        ("shapes-cpu", {"seed": -1}, "`seed` must be an integer from 0"),
+        ("shapes-cpu", {"device": "cuda:99"}, "`device` must be one of .*; got 'cuda:99'"),
+        ("shapes-cpu", {"clip": "emoji-64"}, "`clip` must be left out for shapes-cpu.*; got 'emoji-64'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_built(
+    name: str, settings: dict[str, Any], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for preset, entry in list(PRESETS.items()):
+        monkeypatch.setitem(PRESETS, preset, replace(entry, build=unused))
+    with pytest.raises(ValueError, match=sentence):
+        run(name, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_clip_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`checkpoint` must be one of .*; got 'no-such-clip'"):
+        run("emoji-cpu", tmp_path, clip="no-such-clip", device="cpu")
+    with pytest.raises(ValueError, match="`clip` must be a checkpoint with a mini-CLIP"):
+        run("emoji-cpu", tmp_path, clip="teaching", device="cpu")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_compiled_network_is_averaged_and_saved_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled by Dynamo, without the code generator, which takes minutes: what can break is the wrapping."""
+    compiled: list[UNet] = []
+    plain: Callable[..., None] = UNet.compile
+
+    def quickly(self: UNet) -> None:
+        compiled.append(self)
+        plain(self, backend="eager")
+
+    monkeypatch.setattr(presets, "UNet", UNet)
+    monkeypatch.setattr(UNet, "compile", quickly)
+    net = replace(presets.SHAPES, widths=(8, 16), attention=(False, False), head_dim=8, embedding=16)
+    entry = replace(PRESETS["shapes-cpu"], build=presets.build_shapes(net, scenes=8))
+    monkeypatch.setitem(PRESETS, "shapes-cpu", entry)
+    card = run("shapes-cpu", tmp_path / "compiled", compiled=True, **QUICK)
+    assert len(compiled) == 1 and card["command"].endswith(" --compile")
+    run("shapes-cpu", tmp_path / "plain", **QUICK)
+    a, b = (checkpoints.load_model(tmp_path / name)[1] for name in ("compiled", "plain"))
+    assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=2e-3) for k in a)
+    twin = EMA(compiled[0]).module()
+    assert isinstance(copy.deepcopy(twin), UNet)
