@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -55,36 +56,34 @@ def generate(
 
         minidiff generate --checkpoint teaching --style noto --sampler ddim --steps 50
     """
-    from minidiff.common import check_choice, check_int
+    from minidiff.common import check_int, pick_device
     from minidiff.images import animation, grid, save_png
-    from minidiff.pipeline import TextToImage, to_images
+    from minidiff.pipeline import TextToImage, check_settings, to_images
 
     check_int("count", count, 1, 64)
     check_int("scale", scale, 1, 16)
-    check_int("steps", steps, 1, 1000)
-    if out.suffix:
-        check_choice("out", out.suffix.lower(), [".png"])
+    check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale)
+    check_int("seed", seed, 0, 2**63 - 1)
+    _check_file("out", out, [".png"], or_folder=True)
     if animate is not None:
-        check_choice("animate", animate.suffix.lower(), [".gif", ".webp"])
-    for path in filter(None, (out, animate)):
-        if not path.absolute().parent.is_dir():
-            raise ValueError(f"`{path}` must lie in a folder that exists; {path.parent} does not.")
-    pipe = TextToImage.from_pretrained(checkpoint).to(device)
+        _check_file("animate", animate, [".gif", ".webp"])
+    target = pick_device(device)
+    pipe = TextToImage.from_pretrained(checkpoint).to(target)
     wanted = [prompt for prompt in prompts or [""] for _ in range(count)]
     if pipe.encoder is not None and not prompts:
         raise ValueError('`prompts` must hold at least one prompt; try: minidiff generate "a red heart"')
-    states: list[Any] = []
+    frames: list[Any] = []
 
     def show(i: int, x: Any) -> None:
-        states.append(x.clamp(-1, 1).cpu())
-        print(f"\rstep {i + 1} of {steps}", end="", file=sys.stderr, flush=True)
+        if animate is not None:
+            frames.append(grid(to_images(x), scale))
+        print(f"step {i + 1} of {steps}", end="\n" if i + 1 == steps else "\r", file=sys.stderr, flush=True)
 
     settings = {"style": style, "steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
     settings |= {"sampler": sampler, "rescale": rescale}
     images = pipe(wanted, callback=show, **settings)  # type: ignore[arg-type]
-    print(file=sys.stderr)
     settings |= {"checkpoint": checkpoint}
-    if out.suffix:
+    if not _is_folder(out):
         save_png(grid(images, scale), out, settings | {"prompts": wanted})
         print(out)
     else:
@@ -94,7 +93,7 @@ def generate(
             save_png(grid([image], scale), path, settings | {"prompts": [prompt], "seed": seed + i})
             print(path)
     if animate is not None:
-        animation([grid(to_images(x), scale) for x in states], animate)
+        animation(frames, animate)
         print(animate)
 
 
@@ -127,13 +126,16 @@ def train(
 
         minidiff train clip && minidiff train emoji-64 --clip runs/clip --compile
     """
+    from minidiff.common import check_choice
     from minidiff.presets import PRESETS, run
 
     if preset is None:
         for name, entry in PRESETS.items():
             print(f"{name:12} {entry.summary}")
         return
+    check_choice("preset", preset, PRESETS)
     folder = out or Path("runs") / preset
+    _check_folder("out", folder)
     changes: dict[str, Any] = {
         "minutes": minutes,
         "steps": steps,
@@ -146,7 +148,9 @@ def train(
         name: card[name] for name in ("device", "parameters", "steps", "seconds", "images_per_second", "measured")
     }
     print(json.dumps(facts, indent=2))
-    print(f"written to {folder}; draw from it with: minidiff generate PROMPT --checkpoint {folder}")
+    use = {"clip": "train emoji-64 --clip", "judge": "", "teaching": "generate --style noto --checkpoint"}
+    how = use.get(preset, "generate PROMPT --checkpoint")
+    print(f"written to {folder}" + (f"; use it with: minidiff {how} {folder}" if how else ""))
 
 
 @app.command()
@@ -167,18 +171,20 @@ def evaluate(
 
         minidiff evaluate emoji-64 --repeats 2 --size 200
     """
-    from minidiff.common import check_int, check_number
+    from minidiff.common import check_int, pick_device
     from minidiff.evaluate import Settings, generate_with
     from minidiff.evaluate import evaluate as measure
     from minidiff.evaluate_report import write_report
     from minidiff.judge import Judge
-    from minidiff.pipeline import TextToImage
+    from minidiff.pipeline import TextToImage, check_settings
 
-    check_int("steps", steps, 1, 1000)
-    check_number("guidance", guidance, 0, 100)
+    check_settings(steps=steps, guidance=guidance)
+    check_int("size", size, 4, 3025)
     settings = Settings(steps, guidance, repeats=check_int("repeats", repeats, 1, 1000))
-    pipe = TextToImage.from_pretrained(checkpoint).to(device)
-    judge = Judge.load(device=str(pipe.device))
+    _check_folder("out", out)
+    target = pick_device(device)
+    judge = Judge.load(device=str(target))
+    pipe = TextToImage.from_pretrained(checkpoint).to(target)
     result = measure(generate_with(pipe), judge, settings=settings, distribution_size=size)
     result["checkpoint"] = checkpoint
     print(write_report(result, out))
@@ -207,6 +213,9 @@ def data(
     from minidiff.look import describe, emoji_pictures, shape_pictures, split_pictures
 
     check_int("count", count, 1, 1024)
+    _check_file("out", out, [".png"])
+    if sum(map(bool, (names, split is not None, shapes))) > 1:
+        raise ValueError("`names`, `split` and `shapes` each show another sheet; give one of them.")
     if shapes:
         pictures, lines = shape_pictures(count)
     elif names:
@@ -226,14 +235,40 @@ def main() -> None:
     """Run the command line; errors are sentences, with exit code 2 for wrong usage and 1 for failures."""
     import warnings
 
-    warnings.showwarning = lambda message, *_args, **_more: print(f"minidiff: {message}", file=sys.stderr)
-    try:
-        app()
-    except ValueError as error:
-        from minidiff.training.checkpoint import CheckpointError
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no emoji shows "?" in place of a traceback
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_args, **_more: print(f"minidiff: {message}", file=sys.stderr)
+        try:
+            app()
+        except ValueError as error:
+            from minidiff.training.checkpoint import CheckpointError
 
-        print(f"\nminidiff: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, CheckpointError) else 2)
-    except (OSError, RuntimeError) as error:
-        print(f"\nminidiff: {error}", file=sys.stderr)
-        sys.exit(1)
+            print(f"minidiff: {error}", file=sys.stderr)
+            sys.exit(1 if isinstance(error, CheckpointError) else 2)
+        except (OSError, RuntimeError) as error:
+            print(f"minidiff: {error}", file=sys.stderr)
+            sys.exit(1)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or not path.suffix
+
+
+def _check_file(name: str, path: Path, endings: list[str], or_folder: bool = False) -> None:
+    """Refuse, before anything is computed, a path that could not be written afterwards."""
+    kinds = " or ".join(endings) + (", or be a folder" if or_folder else "")
+    if or_folder and _is_folder(path):
+        _check_folder(name, path)
+    elif path.suffix.lower() not in endings or path.is_dir():
+        raise ValueError(f"`{name}` must end in {kinds}; got {str(path)!r}.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"`{name}` must lie in a folder that exists; {path.absolute().parent} does not: create it.")
+
+
+def _check_folder(name: str, path: Path) -> None:
+    """Refuse, before anything is computed, a folder that is a file, or that lies in one."""
+    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"`{name}` must be a folder, there already or not; {there} is a file.")

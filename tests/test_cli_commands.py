@@ -1,0 +1,111 @@
+"""`minidiff train`, `evaluate` and `data`: what they show, and what they refuse before they begin."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from program import Run, program, sentence
+
+from minidiff.pipeline import TextToImage
+
+
+@pytest.fixture
+def minidiff(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    return program(monkeypatch, capsys, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["generate", "train", "evaluate", "data"])
+def test_the_help_of_each_command_teaches_by_example(minidiff: Run, command: str) -> None:
+    done = minidiff(command, "--help")
+    assert done.code == 0 and re.search(r"Examples?:", done.out) and f"minidiff {command} " in done.out
+    assert not re.search(r"--[a-z-]+ +<\w+> *│?$", done.out, re.M)  # every option says what it does
+
+
+def test_the_program_names_its_commands(minidiff: Run) -> None:
+    done = minidiff("--help")
+    assert done.code == 0 and all(name in done.out for name in ("generate", "train", "evaluate", "data", "make book"))
+    assert "generate" in "".join(minidiff()[1:])  # and so does calling it without any
+
+
+def test_the_data_can_be_looked_at_in_every_form(minidiff: Run) -> None:
+    counts = minidiff("data")
+    assert counts.code == 0 and "3025 concepts" in counts.out and "people-body" in counts.out and os.listdir() == []
+    heart = minidiff("data", "Red Heart", "🐼")
+    assert heart.code == 0 and "red heart (" in heart.out and "panda (" in heart.out
+    with Image.open("data.png") as image:
+        assert image.size == (4 * 128, 2 * 128)
+    split = minidiff("data", "--split", "test", "--count", 3, "--out", "test.png")
+    assert split.code == 0 and split.out.count(" style\n") == 3 and Path("test.png").exists()
+    shapes = minidiff("data", "--shapes", "--count", 2, "--out", "shapes.png")
+    assert shapes.code == 0 and re.search("circle|square|triangle|heart|star", shapes.out)
+    with Image.open("shapes.png") as image:
+        assert image.size == (2 * 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (
+            ["read heart"],
+            "`name` must be the name of an emoji of the table; got 'read heart'. Did you mean 'red heart'",
+        ),
+        (["--split", "tests"], "`split` must be one of train, .*; got 'tests'. Did you mean 'test'"),
+        (["--count", 0], "`count` must be an integer from 1 to 1024; got 0"),
+        (["--out", "x.jpg"], "`out` must end in .png; got 'x.jpg'"),
+        (["--out", "no/x.png"], "`out` must lie in a folder that exists"),
+        (["panda", "--shapes"], "`names`, `split` and `shapes` each show another sheet; give one of them"),
+    ],
+)
+def test_data_that_is_not_there_is_refused(minidiff: Run, arguments: list[Any], pattern: str) -> None:
+    sentence(minidiff("data", *arguments), 2, pattern)
+    assert os.listdir() == []
+
+
+def test_train_lists_the_presets_and_suggests_the_nearest(minidiff: Run) -> None:
+    from minidiff.presets import PRESETS
+
+    done = minidiff("train")
+    assert done.code == 0 and [line.split()[0] for line in done.out.splitlines()] == list(PRESETS)
+    assert all(entry.summary in done.out for entry in PRESETS.values())
+    sentence(minidiff("train", "shape-cpu"), 2, "`preset` must be one of .*Did you mean 'shapes-cpu'")
+    sentence(minidiff("train", "shapes-cpu", "--steps", 0), 2, "`steps` must be an integer from 1 to 99999999; got 0")
+    sentence(minidiff("train", "shapes-cpu", "--device", "cuda:99"), 2, "`device` must be one of")
+    Path("file").write_text("")
+    sentence(minidiff("train", "shapes-cpu", "--out", "file/x"), 2, "`out` must be a folder.*/file is a file")
+    assert os.listdir() == ["file"]
+
+
+def test_train_trains_and_says_how_to_use_the_model(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def run(name: str, folder: Path, **settings: Any) -> dict[str, Any]:
+        asked.update(settings, name=name, folder=folder)
+        return dict.fromkeys(("device", "parameters", "steps", "seconds", "images_per_second", "measured"), 1)
+
+    monkeypatch.setattr("minidiff.presets.run", run)
+    done = minidiff("train", "shapes-cpu", "--steps", 5, "--minutes", 0.5, "--compile")
+    assert done.code == 0 and "generate PROMPT --checkpoint runs/shapes-cpu" in done.out.replace("\\", "/")
+    assert asked.pop("folder") == Path("runs/shapes-cpu") and asked.pop("name") == "shapes-cpu"
+    assert {name: value for name, value in asked.items() if value is not None} == {
+        "steps": 5, "minutes": 0.5, "compiled": True
+    }  # fmt: skip
+    assert "train emoji-64 --clip a" in minidiff("train", "clip", "--out", "a").out
+
+
+def test_evaluate_refuses_what_it_could_not_do(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TextToImage, "from_pretrained", None)  # calling it would be a TypeError
+    Path("file").write_text("")
+    for arguments, pattern in (
+        (["--steps", 0], "`steps` must be an integer from 1 to 1000; got 0"),
+        (["--guidance", "nan"], "`guidance` must be a number from 0 to 100; got nan"),
+        (["--repeats", 0], "`repeats` must be an integer from 1 to 1000; got 0"),
+        (["--size", 10**9], "`size` must be an integer from 4 to 3025; got 1000000000"),
+        (["--out", "file"], "`out` must be a folder"),
+        (["--device", "cuda:99"], "`device` must be one of"),
+    ):
+        sentence(minidiff("evaluate", *arguments), 2, pattern)
