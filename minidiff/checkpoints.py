@@ -90,7 +90,11 @@ def understanding(name: str | Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else f"has an unknown or wrong value: {error}"
+        what = (
+            f"has no {error}"
+            if isinstance(error, KeyError)
+            else f"has an unknown or wrong value: {' '.join(str(error).split())}"
+        )
         raise CheckpointError(
             f"`checkpoint` {name} is not for this minidiff, as its configuration {what}; update minidiff, or fetch "
             "the model again."

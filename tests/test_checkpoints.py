@@ -161,9 +161,10 @@ def test_a_configuration_that_lacks_a_part_is_refused(folder: Path, key: str) ->
     refused(folder, f"its configuration has no '{key}'")
 
 
-def test_weights_of_another_architecture_are_refused(folder: Path) -> None:
+@pytest.mark.parametrize("other", [{"widths": [8, 8]}, {"embedding": 8}, {"blocks": 2}], ids=str)
+def test_weights_of_another_architecture_are_refused(folder: Path, other: dict[str, Any]) -> None:
     denoiser = json.loads((folder / "config.json").read_text())["denoiser"]
-    change(folder, denoiser=denoiser | {"net": denoiser["net"] | {"widths": [8, 8]}})
+    change(folder, denoiser=denoiser | {"net": denoiser["net"] | other})
     refused(folder, r"does not fit this architecture: \d+ weights differ, the first is")
 
 
