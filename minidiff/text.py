@@ -6,6 +6,7 @@ CLIP, T5 or sentence encoder of `transformers`; `WordEncoder`, a closed vocabula
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import TextEmbedding
+from minidiff.common import TextEmbedding, check_choice, check_int
 
 PAD, BOS, EOS = 0, 1, 3  # token 2 is <unk>; CLIP's code in transformers treats an end token of 2 specially
 
@@ -207,6 +208,15 @@ class WordEncoder(nn.Module):
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
 
+    def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Word ids (B, context) and their mask: lower case, without commas and full stops."""
+        ids = torch.zeros(len(prompts), self.context, dtype=torch.long)
+        for row, prompt in zip(ids, prompts, strict=True):
+            words = [check_choice("prompts", w, self.vocabulary[1:]) for w in re.findall(r"[^\s.,]+", prompt.lower())]
+            check_int("words of a prompt", len(words), 0, self.context)
+            row[: len(words)] = torch.tensor([self.vocabulary.index(word) for word in words], dtype=torch.long)
+        return ids, ids > 0
+
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
         """Encode word ids (B, L) with their mask (B, L)."""
         h = self.word(ids.long()) + self.position[: ids.shape[1]]
@@ -217,9 +227,7 @@ class WordEncoder(nn.Module):
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> TextEmbedding:  # type: ignore[override]
         """Encode prompts: tokens (B, L, dim), mask (B, L), pooled (B, dim)."""
-        from minidiff.data.shapes import encode
-
-        ids, mask = encode(list(prompts))
+        ids, mask = self.tokenize(prompts)
         return self.encode_ids(ids.to(self.position.device), mask.to(self.position.device))
 
     def settings(self) -> dict[str, Any]:

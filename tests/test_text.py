@@ -13,7 +13,7 @@ from minidiff.clip import train_tokenizer
 from minidiff.common import Condition, TextEmbedding, randn, seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import load_emoji
-from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
+from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, encode
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.text import BOS, EOS, PAD, HubTextEncoder, MiniClip, MiniClipConfig, WordEncoder
 
@@ -117,6 +117,15 @@ def test_the_word_encoder_knows_its_words_and_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"'circel'.*circle"):
         encoder(["a red circel"])
     assert not encoder([""]).mask.any()
+    with pytest.raises(
+        ValueError, match=rf"`words of a prompt` must be an integer from 0 to {CAPTION_LENGTH}; got 99"
+    ):
+        encoder(["red " * 99])
+    captions = ["Two small red circles, left of a blue square.", "a green star", ""]
+    for mine, of_the_data in zip(encoder.tokenize(captions), encode(captions), strict=True):
+        assert torch.equal(mine, of_the_data)  # what it is told in drawing is what it was trained on
+    own = WordEncoder(["<pad>", "up", "down"], 2, dim=16, layers=1, heads=2)
+    assert own.tokenize(["Down, up."])[0].tolist() == [[2, 1]]
 
 
 def everything() -> Condition:
