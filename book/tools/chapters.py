@@ -84,7 +84,7 @@ def run(paths: list[pathlib.Path]) -> None:
             # Sockets in the file system: on a busy machine two kernels can be given the same free port.
             kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
             resources = {"metadata": {"path": folder}}
-            nbclient.NotebookClient(book, km=kernel, timeout=1800, resources=resources).execute()
+            nbclient.NotebookClient(book, km=kernel, timeout=600, resources=resources).execute()
         clean(book)
         book.metadata["minidiff"] = stamp_of(book)
         book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
