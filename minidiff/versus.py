@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import sys
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import check_choice, randn, seeded
-from minidiff.data.emoji import EmojiPictures, load_emoji, to_uint8
+from minidiff.data.emoji import FOLDER, EmojiPictures, load_emoji, to_uint8
 from minidiff.denoisers import NetDenoiser
 from minidiff.gan import GANConfig, PictureGenerator, perceptron, picture_discriminator, train_gan
 from minidiff.nets import MLP, UNet, UNetConfig
@@ -61,11 +62,11 @@ TRIALS: dict[str, dict[str, list[Settings]]] = {
 }
 # Rounds of training: chosen so that both models of a pair take the same CPU time, measured and kept in the table.
 STEPS = {("points", "gan"): 2000, ("points", "diffusion"): 2800}
-STEPS |= {("pictures", "gan"): 1000, ("pictures", "diffusion"): 1000}
+STEPS |= {("pictures", "gan"): 500, ("pictures", "diffusion"): 500}
 LONGER = 4  # on pictures, one run more with so many times the steps
 SEEDS = {"points": 4, "pictures": 3}
 BATCH = {"points": 256, "pictures": 32}
-LOOKS = {"points": 40, "pictures": 8}  # how often a run is judged while it trains
+LOOKS = {"points": 40, "pictures": 6}  # how often a run is judged while it trains
 
 
 def data(kind: str) -> Tensor:
@@ -76,6 +77,11 @@ def data(kind: str) -> Tensor:
     faces = EmojiPictures(emoji, size=SIZE, groups=["smileys-emotion"], one_per_base=False)
     keep = [i for i in faces.indices.tolist() if emoji.records[emoji.concept_of(i)].subgroup in FACES]
     return faces.batch(torch.tensor(keep))[0]
+
+
+def data_hash() -> str:
+    """SHA-256 of the bundled emoji's SHA256SUMS, as in a checkpoint's card; the points follow from a seed."""
+    return hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
 
 
 def fit(
@@ -164,7 +170,7 @@ def _ema_decay(steps: int) -> float:
     return 1 - 10 / steps if steps > 20 else 0.5
 
 
-def judge_points(x: Tensor, mixture: Mixture) -> dict[str, float]:
+def score_points(x: Tensor, mixture: Mixture) -> dict[str, float]:
     """How well points (N, 2) match a mixture.
 
     on_data: share of points within 3 standard deviations of a peak (0.989 for the data themselves). modes: peaks that
@@ -179,7 +185,7 @@ def judge_points(x: Tensor, mixture: Mixture) -> dict[str, float]:
     return {"on_data": float(near.double().mean()), "modes": modes, "overlap": overlap}
 
 
-def judge_pictures(x: Tensor, real: Tensor, k: int = 1) -> dict[str, float]:
+def score_pictures(x: Tensor, real: Tensor, k: int = 1) -> dict[str, float]:
     """How well pictures (N, ...) match real ones (M, ...), by distances between pixels.
 
     Around each real picture lies a ball that reaches to its k-th nearest other real picture. coverage: share of the
@@ -193,9 +199,9 @@ def judge_pictures(x: Tensor, real: Tensor, k: int = 1) -> dict[str, float]:
     return {"on_data": on_data, "coverage": coverage, "overlap": (coverage + on_data) / 2}
 
 
-def judge(kind: str, x: Tensor) -> dict[str, float]:
-    """`judge_points` or `judge_pictures`, against the data of that kind."""
-    return judge_points(x, points("eight")) if kind == "points" else judge_pictures(x, data(kind))
+def score(kind: str, x: Tensor) -> dict[str, float]:
+    """`score_points` or `score_pictures`, against the data of that kind."""
+    return score_points(x, points("eight")) if kind == "points" else score_pictures(x, data(kind))
 
 
 def milliseconds_per_sample(sampler: Sampler, n: int) -> float:
@@ -213,11 +219,11 @@ def run(
     course: list[list[float]] = []
 
     def watch(step: int, sampler: Sampler) -> None:
-        course.append([step, round(judge(kind, sampler(few, 1))["overlap"], 4)])
+        course.append([step, round(score(kind, sampler(few, 1))["overlap"], 4)])
 
     sampler, cost = fit(kind, model, settings, seed, steps, watch)
     row = {"kind": kind, "model": model, "seed": seed, **asdict(settings), **cost}
-    row |= {"ms_per_sample": milliseconds_per_sample(sampler, n), **judge(kind, sampler(n, 0)), "course": course}
+    row |= {"ms_per_sample": milliseconds_per_sample(sampler, n), **score(kind, sampler(n, 0)), "course": course}
     print({key: value for key, value in row.items() if key != "course"}, flush=True)
     return sampler, {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
 
@@ -253,6 +259,7 @@ def main(wanted: list[str]) -> None:
         table = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         table["command"] = "OMP_NUM_THREADS=1 python -m minidiff.versus"
         table["device"] = f"one core of a {platform.machine()} processor, torch {torch.__version__.split('+')[0]}"
+        table["data_sha256"] = data_hash()
         table.setdefault(kind, {})[model] = part
         RESULTS.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 

@@ -1,0 +1,74 @@
+"""The checkers of chapter 1, the basics: each looks at an answer and gives a hint or None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from minidiff.learn import exercise
+from minidiff.schedules import RectifiedFlow
+from minidiff.toy import ExactDenoiser, Mixture
+
+
+def _number(answer: Any) -> float | None:
+    try:
+        return float(answer)
+    except (TypeError, ValueError):
+        return None
+
+
+@exercise("1.1", "two points pull with weights that depend on x_t, and their balance is a hyperbolic tangent.")
+def two_points(answer: Callable[..., Any]) -> str | None:
+    """A function (x_t, alpha, sigma) -> E[x0 | x_t] for data that are -1 or +1, each half of the time."""
+    schedule = RectifiedFlow()
+    exact = ExactDenoiser(Mixture([1, 1], [[-1.0], [1.0]], [0.0, 0.0]), schedule)
+    for x_t, t in [(0.0, 0.5), (0.3, 0.5), (-0.8, 0.7), (0.1, 0.2), (2.0, 0.9)]:
+        value = _number(answer(x_t, 1 - t, t))
+        right = float(exact(torch.tensor([[x_t]], dtype=torch.float64), t).x0)
+        if value is None:
+            return "return one number."
+        if abs(value - right) < 1e-4:
+            continue
+        case = f"for x_t = {x_t}, alpha = {1 - t:.1f}, sigma = {t:.1f}"
+        if abs(value) > 1:
+            return f"{case} you answer {value:.3f}, but an average of -1 and +1 lies between them."
+        if abs(value - math.tanh((1 - t) * x_t / t)) < 1e-4:
+            return f"{case}: the exponents of the two Gaussians hold sigma squared."
+        return f"{case} it should be {right:.4f}: weigh -1 and +1 by how well each explains x_t."
+    return None
+
+
+@exercise("1.2", "at pure noise x_t says nothing, and the best guess for the squared error is the mean of the data.")
+def one_step(answer: Any) -> str | None:
+    """What a network trained with the squared error answers at t = 1, for 30 % at -1 and 70 % at +1: 0.4."""
+    value = _number(answer)
+    if value is None:
+        return "give one number."
+    if abs(value - 0.4) < 0.01:
+        return None
+    if abs(abs(value) - 1) < 0.01:
+        return (
+            f"{value:+.0f} costs a squared error of 4 whenever the truth is the other one; a compromise costs less."
+        )
+    if abs(value) < 0.01:
+        return "that is the middle between the two; but one of them is more frequent."
+    return "which number is nearest, in mean squared distance, to draws that are -1 in 30 % and +1 in 70 % of cases?"
+
+
+@exercise("1.3", "every sample is perfect, and seven of eight peaks are missing: look at both columns, always.")
+def collapsed(answer: Any) -> str | None:
+    """(on_data, modes, overlap) when all samples lie on one of eight equal peaks: (1, 1, 1/8)."""
+    try:
+        on_data, modes, overlap = (float(value) for value in answer)
+    except (TypeError, ValueError):
+        return "give three numbers, (on_data, modes, overlap)."
+    if abs(on_data - 1) > 0.02:
+        return "on_data: is any sample farther than 3 standard deviations from a peak?"
+    if modes != 1:
+        return "modes: how many of the peaks get any samples at all?"
+    if abs(overlap - 1 / 8) > 0.01:
+        return "overlap: for each peak take the smaller of the share found and the share due, and add up."
+    return None
