@@ -73,7 +73,17 @@ def run(paths: list[pathlib.Path]) -> None:
         sys.exit("The committed outputs come from a full run: unset MINIDIFF_FAST.")
     import nbclient
     import nbformat
+    import zmq
     from jupyter_client.manager import AsyncKernelManager
+
+    class Client(nbclient.NotebookClient):
+        """A client that looks again: after it has answered a widget it can miss the news that a cell is done, and
+        then wait for ever (nbclient issue 312). This is called once a second; asking for the events wakes it."""
+
+        async def _async_check_alive(self) -> None:
+            if self.kc is not None:
+                self.kc.shell_channel.socket.get(zmq.EVENTS)
+            await super()._async_check_alive()
 
     os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -84,7 +94,7 @@ def run(paths: list[pathlib.Path]) -> None:
             # Sockets in the file system: on a busy machine two kernels can be given the same free port.
             kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
             resources = {"metadata": {"path": folder}}
-            nbclient.NotebookClient(book, km=kernel, timeout=600, resources=resources).execute()
+            Client(book, km=kernel, timeout=600, resources=resources).execute()
         clean(book)
         book.metadata["minidiff"] = stamp_of(book)
         book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
