@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minidiff import checkpoints
 from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded
+from minidiff.data.emoji import to_uint8
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
 from minidiff.samplers import STEPS, sample
@@ -271,7 +272,7 @@ def to_images(x: Tensor) -> list[Image]:
     """Pictures (B, 3, H, W) in [-1, 1] as PIL images."""
     from PIL import Image
 
-    pixels = ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(picture) for picture in pixels]
 
 
