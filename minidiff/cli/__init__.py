@@ -1,0 +1,45 @@
+"""The command line, a module per command: `minidiff generate | train | evaluate | data`."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import typer
+
+from minidiff.cli.data import data
+from minidiff.cli.evaluate import evaluate
+from minidiff.cli.generate import generate
+from minidiff.cli.train import train
+
+app = typer.Typer(
+    help="Text-to-image diffusion, small enough to read and real enough to work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="The book *Diffusion Models Demystified* explains every part: run `make book`.",
+)
+for command in (generate, train, evaluate, data):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; errors are sentences, with exit code 2 for wrong usage and 1 for failures."""
+    import warnings
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no emoji shows "?" in place of a traceback
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_args, **_more: print(f"minidiff: {message}", file=sys.stderr)
+        try:
+            app()
+        except ValueError as error:
+            from minidiff.training.checkpoint import CheckpointError
+
+            print(f"minidiff: {error}", file=sys.stderr)
+            sys.exit(1 if isinstance(error, CheckpointError) else 2)
+        except (OSError, RuntimeError) as error:
+            print(f"minidiff: {error}", file=sys.stderr)
+            sys.exit(1)

@@ -1,0 +1,84 @@
+"""`minidiff generate`: pictures from prompts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minidiff.cli.options import Checkpoint, Device, check_file, is_folder
+
+
+def generate(
+    prompts: Annotated[list[str] | None, typer.Argument(help="What to draw, one picture per prompt.")] = None,
+    style: Annotated[str | None, typer.Option(help="noto, twemoji, fluent-flat or fluent-3d.")] = None,
+    count: Annotated[int, typer.Option(help="Pictures per prompt, 1 to 64.")] = 1,
+    steps: Annotated[
+        int, typer.Option(help="Calls of the network, 1 to 1000. More is slower and a little better.")
+    ] = 12,
+    guidance: Annotated[
+        float, typer.Option(help="0 to 100: 0 ignores the prompt, 1 follows it, more insists.")
+    ] = 4.0,
+    negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
+    seed: Annotated[int, typer.Option(help="Picture i is drawn with seed + i; the same seed, the same picture.")] = 0,
+    sampler: Annotated[str, typer.Option(help="dpmpp_2m, ddim, heun or ddpm.")] = "dpmpp_2m",
+    rescale: Annotated[float, typer.Option(help="0 to 1: undo the glare of strong guidance.")] = 0.0,
+    scale: Annotated[int, typer.Option(help="Enlarge the picture this many times, 1 to 16.")] = 4,
+    out: Annotated[
+        Path, typer.Option(help="A .png (several pictures become a grid), or a folder for single ones.")
+    ] = Path("minidiff.png"),
+    animate: Annotated[Path | None, typer.Option(help="Also write the denoising as a .gif or .webp.")] = None,
+    checkpoint: Checkpoint = "emoji-64",
+    device: Device = None,
+) -> None:
+    """Draw pictures from prompts.
+
+    Examples:
+
+        minidiff generate "a red heart" --style fluent-3d
+
+        minidiff generate "panda" "rocket" --count 4 --guidance 6 --animate panda.gif
+
+        minidiff generate --checkpoint teaching --style noto --sampler ddim --steps 50
+    """
+    from minidiff.common import check_int, pick_device
+    from minidiff.images import animation, grid, save_png
+    from minidiff.pipeline import TextToImage, check_settings, to_images
+
+    check_int("count", count, 1, 64)
+    check_int("scale", scale, 1, 16)
+    check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale)
+    check_int("seed", seed, 0, 2**63 - 1)
+    check_file("out", out, [".png"], or_folder=True)
+    if animate is not None:
+        check_file("animate", animate, [".gif", ".webp"])
+    target = pick_device(device)
+    pipe = TextToImage.from_pretrained(checkpoint).to(target)
+    wanted = [prompt for prompt in prompts or [""] for _ in range(count)]
+    if pipe.encoder is not None and not prompts:
+        raise ValueError('`prompts` must hold at least one prompt; try: minidiff generate "a red heart"')
+    frames: list[Any] = []
+
+    def show(i: int, x: Any) -> None:
+        if animate is not None:
+            frames.append(grid(to_images(x), scale))
+        print(f"step {i + 1} of {steps}", end="\n" if i + 1 == steps else "\r", file=sys.stderr, flush=True)
+
+    settings = {"style": style, "steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
+    settings |= {"sampler": sampler, "rescale": rescale}
+    images = pipe(wanted, callback=show, **settings)  # type: ignore[arg-type]
+    settings |= {"checkpoint": checkpoint}
+    if not is_folder(out):
+        save_png(grid(images, scale), out, settings | {"prompts": wanted})
+        print(out)
+    else:
+        out.mkdir(exist_ok=True)
+        for i, (prompt, image) in enumerate(zip(wanted, images, strict=True)):
+            path = out / f"{i:03d}.png"
+            save_png(grid([image], scale), path, settings | {"prompts": [prompt], "seed": seed + i})
+            print(path)
+    if animate is not None:
+        animation(frames, animate)
+        print(animate)

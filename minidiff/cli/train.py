@@ -1,0 +1,66 @@
+"""`minidiff train`: the presets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minidiff.cli.options import Device, check_folder
+
+
+def train(
+    preset: Annotated[str | None, typer.Argument(help="What to train; without it, the presets are listed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for model, card and checkpoints [default: runs/PRESET].")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Wall-clock budget; the learning rate fits itself to it.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="At most this many updates.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures per update.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Order of the data, noise, first weights.")] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="The mini-CLIP for an emoji model: a checkpoint that holds one.")
+    ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile fuse the network (pays on a GPU).")
+    ] = False,
+    device: Device = None,
+) -> None:
+    """Train a preset; run the same command again to go on where it was cut off.
+
+    Examples:
+
+        minidiff train shapes-cpu
+
+        minidiff train clip && minidiff train emoji-64 --clip runs/clip --compile
+    """
+    from minidiff.common import check_choice
+    from minidiff.presets import PRESETS, run
+
+    if preset is None:
+        for name, entry in PRESETS.items():
+            print(f"{name:12} {entry.summary}")
+        return
+    check_choice("preset", preset, PRESETS)
+    folder = out or Path("runs") / preset
+    check_folder("out", folder)
+    changes: dict[str, Any] = {
+        "minutes": minutes,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    card = run(preset, folder, device=device, clip=clip, compiled=compiled, **changes)
+    facts = {
+        name: card[name] for name in ("device", "parameters", "steps", "seconds", "images_per_second", "measured")
+    }
+    print(json.dumps(facts, indent=2))
+    use = {"clip": "train emoji-64 --clip", "judge": "", "teaching": "generate --style noto --checkpoint"}
+    how = use.get(preset, "generate PROMPT --checkpoint")
+    print(f"written to {folder}" + (f"; use it with: minidiff {how} {folder}" if how else ""))
