@@ -11,7 +11,7 @@ TOOK = @echo "make $@ took $$(( $$(date +%s) - $(START) )) s"
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VENV_PYTHON = $(PYTHON) book/tools/requirements.py python && $(PYTHON) -m venv
 
-PAGES := $(wildcard _config.yml book/*.* book/api/* book/_static/* book/tools/*.py notebooks/*.ipynb) \
+PAGES := $(wildcard _config.yml book/*.* book/api/* book/_static/* book/_static/demos/* book/tools/*.py notebooks/*.ipynb) \
          $(wildcard minidiff/*.py minidiff/*/*.py)
 
 .PHONY: help book html test test-all test-steps lint chapters notebooks address format models wheel clean

@@ -18,6 +18,8 @@ from typing import Any
 
 import websocket
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BUILT = ROOT / "_build" / "html"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 FLAGS = """
@@ -128,9 +130,20 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press and release a key, such as ArrowRight, in the element that has the focus."""
-        code = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Enter": 13}[key]
-        for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+        code = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Enter": 13}
+        about = {"key": key, "code": key, "windowsVirtualKeyCode": code[key]}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": "\r"} if key == "Enter" else {}))
+        self.send("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def drag(self, selector: str, start: tuple[float, float], end: tuple[float, float] | None = None) -> None:
+        """Press the mouse on an element and release it elsewhere (by default there: a click); shares of its size."""
+        self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        box = self.run(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
+        ways = (("mousePressed", start), ("mouseMoved", end or start), ("mouseReleased", end or start))
+        for kind, (x, y) in ways:
+            place = {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+            held = 0 if kind == "mouseReleased" else 1
+            self.send("Input.dispatchMouseEvent", type=kind, button="left", buttons=held, clickCount=1, **place)
 
     def resize(self, width: int, height: int) -> None:
         """Give the page this size in CSS pixels; under 600 it is a phone's."""

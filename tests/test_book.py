@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from browser import Browser, Page, find_browser
+from browser import BUILT, ROOT, Browser, Page
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-from serve import server  # noqa: E402
-
-BUILT = ROOT / "_build" / "html"
 ALLOWED = "THEBE_JS_URL' has already been declared"  # the theme's own, harmless
 
 
@@ -45,42 +34,6 @@ CONTRASTS = """[...document.querySelectorAll('.mdf :is(output, i, button, figcap
 })"""
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Where the built book is served during these tests."""
-
-    if not (BUILT / "index.html").exists():
-        _missing("the book is not built: run `make html` first")
-    book = server(str(BUILT))
-    threading.Thread(target=book.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{book.server_port}"
-    book.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = find_browser()
-    if path is None:
-        _missing("no Chromium or Chrome on this machine: install one to test the pages")
-    else:
-        with Browser(path) as running:
-            yield running
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    opened = browser.page()
-    yield opened
-    opened.close()
-
-
-def _missing(reason: str) -> None:
-    """On a person's machine a skipped test that says so; in CI, where it must not happen, a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -157,9 +110,7 @@ def test_the_words_of_a_slider_can_be_read_in_light_and_dark(scheme: str, browse
     assert seen > 0
 
 
-def test_a_page_opened_as_a_file_shows_its_sliders(page: Page) -> None:
-    if not BUILT.exists():
-        _missing("the book is not built: run `make html` first")
+def test_a_page_opened_as_a_file_shows_its_sliders(page: Page, address: str) -> None:
     chapters = [name for name in PAGES if name.startswith("notebooks/")]
     moved = 0
     for name in chapters:

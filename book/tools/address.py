@@ -73,7 +73,7 @@ def renewed() -> dict[pathlib.Path, str]:
             result[path] = new
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         text = path.read_text(encoding="utf-8")
-        book = json.loads(text)
+        book = json.loads(text.replace(pages_address(old), pages_address(address)))
         cell, source = book["cells"][0], setup_cell(address, version)
         if cell["cell_type"] != "code":
             raise SystemExit(f"{path.name} must begin with a code cell, the setup cell.")
