@@ -179,6 +179,47 @@ def _choose(page: Page, name: str, label: str, value: str | float) -> None:
         page.run(f"{control}.dispatchEvent(new Event('{event}'))")
 
 
+def test_the_schedules_demo_shows_the_fox_as_the_library_noises_it(page: Page, address: str) -> None:
+    demo = _open(page, address, "02_forward", "schedules")
+    page.run(
+        f"new Promise(done => (function look() {{ {demo}.demo.state().ready ? done(1) : setTimeout(look, 20) }})())"
+    )
+    eps = page.run("{ const z = diffusion.normals(7); Array.from({length: 64 * 64 * 3}, z) }")
+    fox = torch.from_numpy(np.asarray(demo_data.fox()).astype(np.float64)) / 127.5 - 1
+    for name in IN_JS:
+        _choose(page, "schedules", "Schedule", name)
+        schedule = make_schedule(name)
+        for place, t in ((1, 0.2), (3, 0.6)):
+            t = torch.tensor(t, dtype=torch.float64)
+            x_t = schedule.alpha(t) * fox + schedule.sigma(t) * torch.tensor(eps).view(64, 64, 3)
+            surface = f"{demo}.querySelectorAll('.demo-strip canvas')[{place}]"
+            shown = page.run(f"[...{surface}.getContext('2d').getImageData(0, 0, 64, 64).data]")
+            wanted = ((x_t.clamp(-1, 1) + 1) * 127.5).round()
+            assert (torch.tensor(shown).view(64, 64, 4)[:, :, :3] - wanted).abs().max() <= 2, (name, t)
+            assert abs(page.run(f"{demo}.demo.state().logSnr[{place}]") - schedule.log_snr(t)) < 1e-9
+
+
+def test_the_curve_is_bent_by_mouse_and_by_keyboard_and_never_rises(page: Page, address: str) -> None:
+    demo = _open(page, address, "02_forward", "schedules")
+    values = f"{demo}.demo.state().values"
+    before = page.run(values)
+    page.drag("#demo-schedules .demo-handle:nth-of-type(2)", (0.5, 0.35), (0.5, 0.9))
+    bent = page.run(values)
+    assert page.run(f"{demo}.demo.state().name") == "own"
+    assert bent[2] < 0.2 < before[2]
+    assert bent == sorted(bent, reverse=True)
+    assert "signal until t = 0.2" in page.run(f"{demo}.querySelector('[role=status]').textContent")
+    picture = "document.querySelectorAll('#demo-schedules .demo-strip canvas')[5].toDataURL()"
+    shown = page.run(picture)
+    page.run(f"{demo}.querySelectorAll('.demo-handle')[4].focus()")
+    for _ in range(30):
+        page.press("ArrowUp")
+    risen = page.run(values)
+    assert abs(risen[5] - 0.3 - bent[5]) < 0.011
+    assert risen == sorted(risen, reverse=True)
+    assert page.run(picture) != shown
+
+
 def test_the_flow_demo_walks_from_noise_to_data(page: Page, address: str) -> None:
     demo = _open(page, address, "03_reverse", "flow")
     state = f"{demo}.demo.state()"
