@@ -208,11 +208,17 @@ class WordEncoder(nn.Module):
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
 
+    @classmethod
+    def of(cls, captions: Sequence[str], **settings: Any) -> WordEncoder:
+        """An untrained encoder that knows the words of these captions and is as long as the longest."""
+        rows = [_words(caption) for caption in captions]
+        return cls(("<pad>", *sorted({word for row in rows for word in row})), max(map(len, rows)), **settings)
+
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Word ids (B, context) and their mask: lower case, without commas and full stops."""
         ids = torch.zeros(len(prompts), self.context, dtype=torch.long)
         for row, prompt in zip(ids, prompts, strict=True):
-            words = [check_choice("prompts", w, self.vocabulary[1:]) for w in re.findall(r"[^\s.,]+", prompt.lower())]
+            words = [check_choice("prompts", word, self.vocabulary[1:]) for word in _words(prompt)]
             check_int("words of a prompt", len(words), 0, self.context)
             row[: len(words)] = torch.tensor([self.vocabulary.index(word) for word in words], dtype=torch.long)
         return ids, ids > 0
@@ -239,3 +245,7 @@ class WordEncoder(nn.Module):
             "layers": self.layers,
             "heads": self.heads,
         }
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[^\s.,]+", prompt.lower())

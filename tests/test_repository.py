@@ -26,6 +26,7 @@ FLOORS = {
     **dict.fromkeys(
         ("checkpoints", "exercises", "images", "look", "pipeline", "recipes", "presets", "evaluate", "export"), 5
     ),
+    "project": 5,
     "cli": 6,
     "__init__": 7,  # the front door may name anything
 }
