@@ -123,7 +123,13 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
     net = denoiser.net
     if not isinstance(net, UNet):
         raise ValueError(f"`denoiser` must hold a UNet to be saved; got {type(net).__name__}.")
-    schedule = next(name for name, kind in SCHEDULES.items() if isinstance(denoiser.schedule, kind))
+    kind = type(denoiser.schedule)
+    schedule = next((name for name, known in SCHEDULES.items() if kind is known), None)
+    if schedule is None:
+        raise ValueError(
+            f"`denoiser` must have a schedule with a name to be saved; {kind.__name__} has none: give it one, "
+            f'minidiff.schedules.SCHEDULES["my-name"] = {kind.__name__}, and the same before loading.'
+        )
     return {
         "net": asdict(net.config),
         "schedule": schedule,

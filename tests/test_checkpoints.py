@@ -188,6 +188,12 @@ def test_only_a_unet_on_a_known_schedule_can_be_described() -> None:
     with pytest.raises(ValueError, match="`denoiser` must hold a UNet to be saved; got Linear"):
         checkpoints.describe_denoiser(NetDenoiser(torch.nn.Linear(2, 2), make_schedule("flow"), "flow"))
 
+    class Bent(type(make_schedule("flow"))):  # type: ignore[misc]
+        pass
+
+    with pytest.raises(ValueError, match=r"`denoiser` must have a schedule with a name .*SCHEDULES\[.*\] = Bent"):
+        checkpoints.describe_denoiser(NetDenoiser(small_net(BY_STYLE), Bent(), "flow"))
+
 
 def test_the_model_card_says_license_sources_and_how_to_load(folder: Path) -> None:
     card = (folder / "README.md").read_text()

@@ -19,7 +19,7 @@ def minidiff(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return program(monkeypatch, capsys, tmp_path)
 
 
-@pytest.mark.parametrize("command", ["generate", "train", "evaluate", "data"])
+@pytest.mark.parametrize("command", ["generate", "train", "evaluate", "data", "new"])
 def test_the_help_of_each_command_teaches_by_example(minidiff: Run, command: str) -> None:
     done = minidiff(command, "--help")
     assert done.code == 0 and re.search(r"Examples?:", done.out) and f"minidiff {command} " in done.out
@@ -28,7 +28,9 @@ def test_the_help_of_each_command_teaches_by_example(minidiff: Run, command: str
 
 def test_the_program_names_its_commands(minidiff: Run) -> None:
     done = minidiff("--help")
-    assert done.code == 0 and all(name in done.out for name in ("generate", "train", "evaluate", "data", "make book"))
+    assert done.code == 0 and all(
+        name in done.out for name in ("generate", "train", "evaluate", "data", "new", "make book")
+    )
     assert "generate" in "".join(minidiff()[1:])  # and so does calling it without any
 
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, TextEmbedding, seeded
+from minidiff.text import WordEncoder
 from minidiff.training import ConditionDropout, Denoising, TensorSource
+from minidiff.training.objectives import JointDenoising
 
 
 def test_labels_travel_with_their_samples() -> None:
@@ -60,3 +62,18 @@ def test_denoising_forgets_conditions_row_by_row_and_nothing_else() -> None:
     assert told[1] is cond
     Denoising(Listener(), ConditionDropout(), 0.5)((torch.zeros(n, 1), None), seeded(0))
     assert told[2] is None
+
+
+def test_words_and_their_numbers_are_the_same_to_an_encoder_that_is_trained_along() -> None:
+    class Listener(nn.Module):
+        def loss(self, x0: Tensor, cond: Condition, generator: torch.Generator) -> Tensor:
+            assert cond.text is not None
+            return cond.text.pooled[:, 0]
+
+    captions = ["a red cat", "a dog"]
+    encoder = WordEncoder.of(captions, dim=16, heads=2)
+    objective = JointDenoising(Listener(), encoder, ConditionDropout(1, 0, 0, 0))
+    said, numbered = (
+        objective((torch.zeros(2, 1), told), seeded(0)) for told in (captions, encoder.tokenize(captions))
+    )
+    assert torch.equal(said, numbered) and said.requires_grad and said[0] != said[1]

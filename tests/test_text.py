@@ -241,3 +241,11 @@ def test_an_unknown_text_encoder_and_one_of_pickles_are_refused_in_a_sentence(tm
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"could not be loaded \(.*safetensors"):
         HubTextEncoder(str(folder))
+
+
+def test_a_word_encoder_is_made_for_the_captions_it_is_given() -> None:
+    encoder = WordEncoder.of(["A red cat.", "two blue, fat dogs"], dim=16, heads=2)
+    assert set(encoder.vocabulary[1:]) == {"a", "red", "cat", "two", "blue", "fat", "dogs"} and encoder.context == 4
+    assert encoder(["a red cat"]).mask.tolist() == [[True, True, True, False]]
+    with pytest.raises(ValueError, match=r"`prompts` must be one of .*'dog'\. Did you mean 'dogs'"):
+        encoder(["a dog"])
