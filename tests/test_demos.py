@@ -189,13 +189,13 @@ def test_the_schedules_demo_shows_the_fox_as_the_library_noises_it(page: Page, a
     for name in IN_JS:
         _choose(page, "schedules", "Schedule", name)
         schedule = make_schedule(name)
-        for place, t in ((1, 0.2), (3, 0.6)):
-            t = torch.tensor(t, dtype=torch.float64)
+        for place, time in ((1, 0.2), (3, 0.6)):
+            t = torch.tensor(time, dtype=torch.float64)
             x_t = schedule.alpha(t) * fox + schedule.sigma(t) * torch.tensor(eps).view(64, 64, 3)
             surface = f"{demo}.querySelectorAll('.demo-strip canvas')[{place}]"
             shown = page.run(f"[...{surface}.getContext('2d').getImageData(0, 0, 64, 64).data]")
             wanted = ((x_t.clamp(-1, 1) + 1) * 127.5).round()
-            assert (torch.tensor(shown).view(64, 64, 4)[:, :, :3] - wanted).abs().max() <= 2, (name, t)
+            assert (torch.tensor(shown).view(64, 64, 4)[:, :, :3] - wanted).abs().max() <= 2, (name, time)
             assert abs(page.run(f"{demo}.demo.state().logSnr[{place}]") - schedule.log_snr(t)) < 1e-9
 
 
