@@ -253,3 +253,60 @@ def test_a_point_is_dropped_by_mouse_and_by_keyboard_and_runs_to_the_data(page: 
     ends = torch.tensor(page.run(f"{mine}.map(point => point.path.at(-1))"))
     moons = torch.tensor(DATA["mixtures"]["moons"]["means"])
     assert torch.cdist(ends, moons.float()).min(1).values.max() < 0.2
+
+
+def _guidance(page: Page, address: str) -> str:
+    """Put the guidance demo onto a page that has none, as the extension would."""
+    page.open(f"{address}/book/notation.html")
+    figure = '<figure class="demo" id="demo-guidance" data-demo="guidance"><div class="demo-place"></div></figure>'
+    page.run(f"document.querySelector('.bd-article').insertAdjacentHTML('afterbegin', {figure!r})")
+    for name in ("diffusion", "data", "stage", "guidance"):
+        page.run((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") + "; 0")
+    demo = "document.querySelector('#demo-guidance')"
+    page.run(f"new Promise(done => (function look() {{ {demo}.demo ? done(1) : setTimeout(look, 20) }})())")
+    return demo
+
+
+def test_the_guidance_demo_s_samples_and_numbers_are_the_library_s(page: Page, address: str) -> None:
+    demo = _guidance(page, address)
+    mixture, schedule = _mixture("arms"), make_schedule("cosine")
+    assert mixture.labels is not None
+    noise = page.run("{ const z = diffusion.normals(1); Array.from({length: 600}, z) }")
+    start, times = torch.tensor(noise, dtype=torch.float64).view(300, 2), time_grid(schedule, 40)
+    seen = {}
+    for scale, negative in ((0, 0), (1, 0), (4, 0), (8, 0), (4, 2)):
+        _choose(page, "guidance", "Away", str(negative))
+        _choose(page, "guidance", "Scale", scale)
+        state = page.run(f"{demo}.demo.state()")
+        guided = Guided(ExactDenoiser(mixture, schedule), Condition(label=torch.tensor([negative])), scale)
+        *_, end = sample(ddim_step, guided, start, times, Condition(label=torch.tensor([1])))
+        assert _close(state["end"], end, 1e-4)
+        mine = mixture.labels == 1
+        likeliest = ExactDenoiser(mixture, schedule).responsibilities(end, 0.0)[:, mine].sum(1) > 0.5
+        far = (torch.cdist(end, mixture.means[mine]) > 3.03 * mixture.stds[mine]).all(1)
+        true = Mixture(mixture.weights[mine], mixture.means[mine], mixture.stds[mine])
+        spread = (end.var(0, correction=0).sum() / (2 * true.variance())).sqrt()
+        assert abs(state["inside"] - likeliest.double().mean()) < 0.02
+        assert abs(state["outside"] - far.double().mean()) < 0.01
+        assert abs(state["spread"] - spread) < 1e-3
+        seen[scale, negative] = state
+    ignored, plain, strong = seen[0, 0], seen[1, 0], seen[8, 0]
+    assert ignored["inside"] < 0.5 < 0.85 < plain["inside"] < strong["inside"], "guidance sharpens"
+    assert strong["spread"] < 0.75 * plain["spread"], "guidance costs diversity"
+    assert plain["outside"] < 0.03 < strong["outside"], "too much guidance leaves the data"
+
+
+def test_the_guidance_demo_answers_the_keyboard(page: Page, address: str) -> None:
+    demo = _guidance(page, address)
+    before = page.run(PIXELS.format("guidance"))
+    page.run(f"{_control(page, 'guidance', 'Scale')}.focus()")
+    page.press("End")
+    assert page.run(PIXELS.format("guidance")) != before
+    assert "scale 8" in page.run(f"{demo}.querySelector('canvas').getAttribute('aria-label')")
+    for label, value in (("Class", "2"), ("Away", "3"), ("Trails", "on")):
+        before = page.run(PIXELS.format("guidance"))
+        if label == "Trails":
+            page.run(f"{_control(page, 'guidance', label)}.click()")
+        _choose(page, "guidance", label, value)
+        assert page.run(PIXELS.format("guidance")) != before, label
+    assert [error for error in page.errors if "THEBE" not in error] == []
