@@ -19,7 +19,7 @@ def minidiff(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return program(monkeypatch, capsys, tmp_path)
 
 
-@pytest.mark.parametrize("command", ["generate", "train", "evaluate", "data", "new"])
+@pytest.mark.parametrize("command", ["generate", "train", "evaluate", "data", "export", "new"])
 def test_the_help_of_each_command_teaches_by_example(minidiff: Run, command: str) -> None:
     done = minidiff(command, "--help")
     assert done.code == 0 and re.search(r"Examples?:", done.out) and f"minidiff {command} " in done.out

@@ -1,4 +1,4 @@
-"""The command line, a module per command: `minidiff generate | train | evaluate | data | new`."""
+"""The command line, a module per command: `minidiff generate | train | evaluate | data | export | new`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from minidiff.cli.data import data
 from minidiff.cli.evaluate import evaluate
+from minidiff.cli.export import export
 from minidiff.cli.generate import generate
 from minidiff.cli.new import new
 from minidiff.cli.train import train
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="The book *Diffusion Models Demystified* explains every part: run `make book`.",
 )
-for command in (generate, train, evaluate, data, new):
+for command in (generate, train, evaluate, data, export, new):
     app.command()(command)
 
 

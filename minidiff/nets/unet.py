@@ -108,9 +108,9 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """Return the network's output, (B, channels, size, size)."""
-        cond = cond or Condition()
+        cond = Condition() if cond is None else cond
         embedding = self._embed(t, cond)
-        context, mask = self._words(len(x), cond)
+        context, mask = self._words(x.shape[0], cond)  # len(x) would be a constant when exported
         h = self.inlet(F.pixel_unshuffle(x, self.config.patch))
         skips = [h]
         for level, downsample in zip(self.down, self.downsample, strict=True):
@@ -133,7 +133,7 @@ class UNet(nn.Module):
         if self.image is not None and cond.image is not None:
             embedding = embedding + self.image(cond.image)
         if self.label is not None:
-            none = torch.zeros(len(t), dtype=torch.long, device=t.device)
+            none = torch.zeros_like(t, dtype=torch.long)
             embedding = embedding + self.label(none if cond.label is None else cond.label)
         return embedding
 
