@@ -11,10 +11,10 @@ TOOK = @echo "make $@ took $$(( $$(date +%s) - $(START) )) s"
 PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VENV_PYTHON = $(PYTHON) book/tools/requirements.py python && $(PYTHON) -m venv
 
-PAGES := $(wildcard _config.yml book/*.* book/api/* book/_static/* book/_static/demos/* book/tools/*.py notebooks/*.ipynb) \
+PAGES := $(wildcard _config.yml book/*.* book/api/* book/_static/* book/_static/*/*.* book/_static/playground/*/* book/tools/*.* notebooks/*.ipynb) \
          $(wildcard minidiff/*.py minidiff/*/*.py)
 
-.PHONY: help book html test test-all test-steps lint chapters notebooks address format models wheel clean
+.PHONY: help book html test test-all test-steps lint chapters notebooks address format models playground wheel clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## "; print "minidiff: make TARGET\n" } \
@@ -52,6 +52,13 @@ models: .make/env ## train every model anew into runs/ (a GPU and about half an 
 	.venv/bin/minidiff train judge
 	.venv/bin/minidiff train teaching
 	.venv/bin/minidiff train emoji-64 --clip runs/clip --compile
+	$(TOOK)
+
+playground: .make/env ## export the bundled text-to-image model anew for the playground, and draw the page's gallery with it
+	.venv/bin/minidiff export onnx --checkpoint emoji-64 --out book/_static/playground/emoji-64
+	@$(MAKE) --no-print-directory .make/html
+	.venv/bin/python book/tools/gallery.py
+	@$(MAKE) --no-print-directory .make/html
 	$(TOOK)
 
 wheel: .make/env ## build the wheel into dist/

@@ -21,6 +21,12 @@ COPIES = [
     ("mathjax/es5/output/chtml/fonts/woff-v2", "mathjax/output/chtml/fonts/woff-v2"),
     ("mathjax/es5/input/tex/extensions", "mathjax/input/tex/extensions"),
     ("mathjax/LICENSE", "mathjax/LICENSE"),
+    *[
+        (f"onnxruntime-web/dist/{name}", f"onnxruntime/{name}")
+        for name in ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+    ],
+    ("@huggingface/tokenizers/dist/tokenizers.min.mjs", "tokenizers/tokenizers.min.mjs"),
+    ("@huggingface/tokenizers/LICENSE", "tokenizers/LICENSE"),
     ("@fontsource-variable/source-serif-4/LICENSE", "fonts/LICENSE-source-serif"),
     ("@fontsource-variable/source-sans-3/LICENSE", "fonts/LICENSE-source-sans"),
     *[
