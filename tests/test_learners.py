@@ -1,9 +1,12 @@
-"""What helps to learn: questions that answer in the page."""
+"""What helps to learn: a map from which every page is near, and questions that answer in the page."""
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urljoin
+
 import pytest
-from browser import ROOT, Page
+from browser import BUILT, ROOT, Page
 from test_book import PAGES
 
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
@@ -41,3 +44,27 @@ def test_an_option_answers_the_mouse_and_the_keyboard(page: Page, address: str) 
     assert page.run(shown) == [True, True]
     marks = f"[...{OPTIONS}].slice(0, 2).map(o => getComputedStyle(o.querySelector('summary'), '::before').content)"
     assert page.run(marks) != [page.run(marks)[0]] * 2, "right and wrong have the same mark"
+
+
+def _links(page: str) -> set[str]:
+    """The pages of the book that a built page links to."""
+    text = (BUILT / page).read_text(encoding="utf-8")
+    found = {urljoin(f"/{page}", link.partition("#")[0]) for link in re.findall(r'<a[^>]* href="([^"]+)"', text)}
+    return {link.removeprefix("/") for link in found if (BUILT / link.removeprefix("/")).is_file()}
+
+
+def test_every_page_is_within_two_clicks_of_the_first(address: str) -> None:
+    first = {link for link in _links("book/intro.html") if link.endswith(".html")}
+    second = set().union(*(_links(link) for link in first))
+    assert {f"{name}.html" for name in PAGES} <= {"book/intro.html"} | first | second
+    assert 'url=book/intro.html"' in (BUILT / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_map_has_every_chapter_and_its_times(page: Page, address: str) -> None:
+    page.open(f"{address}/book/intro.html")
+    entries = page.run("""[...document.querySelectorAll('.chapter-map li')].map(entry => ({
+        page: entry.querySelector('a').getAttribute('href'), words: entry.textContent }))""")
+    assert [entry["page"] for entry in entries] == [f"../{name}.html" for name in CHAPTERS]
+    for entry in entries:
+        read = re.search(r"(\d+) minutes to read", entry["words"])
+        assert read and 5 <= int(read[1]) <= 60

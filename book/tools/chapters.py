@@ -1,11 +1,13 @@
 """Run the chapters, stamp their outputs, and find outputs that belong to older code.
 
 `chapters.py run NOTEBOOK ...` executes chapters in full, top to bottom, in an empty folder, and stamps them.
+`chapters.py time NOTEBOOK ...` does the same and keeps nothing but how long it took, for the map of the book.
 `chapters.py check NOTEBOOK ...` runs copies of them with small sizes, as a stranger would (for `make test`).
 A stamp holds a hash of the code cells (without the first, which holds the address and the version) and of the data
 and checkpoints that they name: outputs whose stamp differs are older than what they claim to show.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -67,12 +69,13 @@ def keep(output: Notebook) -> bool:
     return bool(text) and not text.startswith(("interactive(", "<function ", "<Figure size", "HBox(", "VBox("))
 
 
-def run(paths: list[pathlib.Path]) -> None:
-    """Execute the chapters in full and write them back, stamped."""
+def run(paths: list[pathlib.Path], keep_outputs: bool = True) -> None:
+    """Execute the chapters in full and write them back, stamped, with the seconds of processor time they took."""
     if os.environ.get("MINIDIFF_FAST"):
         sys.exit("The committed outputs come from a full run: unset MINIDIFF_FAST.")
     import nbclient
     import nbformat
+    import psutil
     import zmq
     from jupyter_client.manager import AsyncKernelManager
 
@@ -95,8 +98,13 @@ def run(paths: list[pathlib.Path]) -> None:
             kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
             resources = {"metadata": {"path": folder}}
             Client(book, km=kernel, timeout=600, resources=resources).execute()
-        clean(book)
-        book.metadata["minidiff"] = stamp_of(book)
+            used = psutil.Process(kernel.provisioner.pid).cpu_times()
+        if keep_outputs:
+            clean(book)
+            book.metadata["minidiff"] = stamp_of(book)
+        else:
+            book = nbformat.read(path, as_version=4)
+        book.metadata["seconds"] = round(used.user + used.system)  # unlike the clock's, whoever else computes
         book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
         book.metadata["language_info"] = {"name": "python"}
         book.metadata.setdefault("accelerator", "GPU")
@@ -120,4 +128,5 @@ def check(paths: list[pathlib.Path]) -> None:
 
 
 if __name__ == "__main__":
-    {"run": run, "check": check}[sys.argv[1]]([pathlib.Path(name) for name in sys.argv[2:]])
+    tasks = {"run": run, "time": functools.partial(run, keep_outputs=False), "check": check}
+    tasks[sys.argv[1]]([pathlib.Path(name) for name in sys.argv[2:]])
