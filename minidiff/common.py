@@ -153,8 +153,8 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """Give (B,) values the shape (B, 1, ..., 1), so that they multiply x (B, ...) sample by sample."""
-    return values.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+    """Give (B,) values the shape (B, 1, ..., 1), type and device by which they multiply x (B, ...) row by row."""
+    return values.to(x.dtype).to(x.device).view(-1, *[1] * (x.dim() - 1))
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -60,8 +60,8 @@ def kernel_distance(features: Tensor, reference: Tensor) -> float:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):  # it shuffles what it then takes whole
         warnings.filterwarnings("ignore", message=".*will save all extracted features.*")
         metric = KernelInceptionDistance(_AsGiven(features.shape[1]), subsets=1, subset_size=n)
-        metric.update(reference.detach().double().cpu(), real=True)
-        metric.update(features.detach().double().cpu(), real=False)
+        metric.update(reference.detach().cpu().double(), real=True)
+        metric.update(features.detach().cpu().double(), real=False)
         return float(metric.compute()[0])
 
 
@@ -77,8 +77,8 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
 
     _check_equal(features, reference, features.shape[-1] + 1)
     metric = FrechetInceptionDistance(_AsGiven(features.shape[1])).set_dtype(torch.float64)
-    metric.update(reference.detach().double().cpu(), real=True)
-    metric.update(features.detach().double().cpu(), real=False)
+    metric.update(reference.detach().cpu().double(), real=True)
+    metric.update(features.detach().cpu().double(), real=False)
     return float(metric.compute())
 
 
@@ -113,7 +113,7 @@ def bootstrap(values: Tensor, *, draws: int = 1000, seed: int = 0) -> Interval:
 
     Percentile bootstrap (Efron 1979). One value has no interval: low = high = mean. Raises ValueError for none.
     """
-    values = values.detach().double().cpu().flatten()
+    values = values.detach().cpu().double().flatten()
     if not len(values):
         raise ValueError("`values` must hold at least one number; got none.")
     check_int("draws", draws, 2, 1_000_000)
@@ -191,8 +191,8 @@ def copies(
     senses. The 1 % make it strict, and "both" means that the same thing drawn anew is no copy.
     """
     check_number("quantile", quantile, 0, 1)
-    thresholds = tuple(float(torch.quantile(real.double().cpu(), quantile)) for real in real_distances)
-    near = [d.double().cpu() < limit for d, limit in zip(distances, thresholds, strict=True)]
+    thresholds = tuple(float(torch.quantile(real.cpu().double(), quantile)) for real in real_distances)
+    near = [d.cpu().double() < limit for d, limit in zip(distances, thresholds, strict=True)]
     return near[0] & near[1], (thresholds[0], thresholds[1])
 
 

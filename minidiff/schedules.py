@@ -31,7 +31,8 @@ class _Schedule:
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), the logarithm of the signal-to-noise ratio: +inf at data, falling."""
-        return 2 * (self.alpha(t).double().log() - self.sigma(t).double().log()).to(_dtype(t))
+        wide = _wide(t)
+        return _like(2 * (self.alpha(wide).log() - self.sigma(wide).log()), t)
 
 
 class DiscreteSchedule(_Schedule):
@@ -54,20 +55,21 @@ class DiscreteSchedule(_Schedule):
         return f"{type(self).__name__}(T={self.T})"
 
     def _log(self, t: Tensor) -> Tensor:
+        t = _wide(t)
         table = self._log_alpha_bar.to(t.device)
-        place = t.double().clamp(0, 1) * self.T
+        place = t.clamp(0, 1) * self.T
         low = place.floor().clamp(max=self.T - 1).long()
         return torch.lerp(table[low], table[low + 1], place - low)
 
     def alpha(self, t: Tensor) -> Tensor:
         """sqrt(alpha_bar(t)), in t's precision."""
         t = torch.as_tensor(t)
-        return (0.5 * self._log(t)).exp().to(_dtype(t))
+        return _like((0.5 * self._log(t)).exp(), t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """sqrt(1 - alpha_bar(t)), in t's precision."""
         t = torch.as_tensor(t)
-        return (-torch.expm1(self._log(t))).sqrt().to(_dtype(t))
+        return _like((-torch.expm1(self._log(t))).sqrt(), t)
 
 
 class LinearSchedule(DiscreteSchedule):
@@ -139,7 +141,7 @@ def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, nois
     x_t = a x_s + sqrt(sigma_t^2 - a^2 sigma_s^2) noise with a = alpha_t / alpha_s. For neighbouring steps of
     a DDPM schedule a^2 = 1 - beta: Ho et al. 2020, equation 2. x_s, noise: (B, ...); s < t: (B,).
     """
-    a, std = _transition(schedule, s, t)
+    a, std = _transition(schedule, _wide(s), _wide(t))
     return per_sample(a, x_s) * x_s + per_sample(std, x_s) * noise
 
 
@@ -150,17 +152,17 @@ def posterior(schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Te
     std = sigma_ts sigma_s / sigma_t, where a = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2.
     Source: Ho et al. 2020, equations 6 and 7, written for any s < t and so for every schedule.
     """
+    s, t = _wide(s), _wide(t)
     a, sigma_ts = _transition(schedule, s, t)
-    sigma_s, sigma_t = schedule.sigma(s).double(), schedule.sigma(t).double()
+    sigma_s, sigma_t = schedule.sigma(s), schedule.sigma(t)
     keep = a * sigma_s**2 / sigma_t**2
-    pull = schedule.alpha(s).double() * sigma_ts**2 / sigma_t**2
+    pull = schedule.alpha(s) * sigma_ts**2 / sigma_t**2
     std = sigma_ts * sigma_s / sigma_t
     return per_sample(keep, x_t) * x_t + per_sample(pull, x_t) * x0, per_sample(std, x_t)
 
 
 def _transition(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The factor and the noise of the step s -> t, in float64: q(x_t | x_s) = N(a x_s, sigma_ts^2)."""
-    s, t = s.double(), t.double()
+    """The factor and the noise of the step s -> t, times in float64: q(x_t | x_s) = N(a x_s, sigma_ts^2)."""
     a = schedule.alpha(t) / schedule.alpha(s)
     variance = schedule.sigma(t) ** 2 - (a * schedule.sigma(s)) ** 2
     return a, variance.clamp(min=0).sqrt()
@@ -206,5 +208,12 @@ def _even_in_log_snr(schedule: NoiseSchedule, steps: int, start: float, end: flo
     return times
 
 
-def _dtype(t: Tensor) -> torch.dtype:
-    return t.dtype if t.dtype.is_floating_point else torch.get_default_dtype()
+def _wide(t: Tensor) -> Tensor:
+    """Times in float64, on the CPU if their own device (Apple's MPS) has no such numbers."""
+    return (t.cpu() if t.device.type == "mps" else t).double()
+
+
+def _like(value: Tensor, t: Tensor) -> Tensor:
+    """The value in the precision of t, where that is a float, and on its device."""
+    dtype = t.dtype if t.dtype.is_floating_point else torch.get_default_dtype()
+    return value.to(dtype).to(t.device)
