@@ -145,19 +145,25 @@ def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, nois
     return per_sample(a, x_s) * x_s + per_sample(std, x_s) * noise
 
 
-def posterior(schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+def posterior(
+    schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor, data_variance: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Mean (B, ...) and standard deviation (B, 1, ...) of q(x_s | x_t, x0): one step back, if x0 were known.
 
-    mean = (a sigma_s^2 / sigma_t^2) x_t + (alpha_s sigma_ts^2 / sigma_t^2) x0 and
-    std = sigma_ts sigma_s / sigma_t, where a = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2.
+    mean = keep x_t + pull x0 and std^2 = sigma_ts^2 sigma_s^2 / sigma_t^2, with keep = a sigma_s^2 / sigma_t^2 and
+    pull = alpha_s sigma_ts^2 / sigma_t^2, where a = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2.
     Source: Ho et al. 2020, equations 6 and 7, written for any s < t and so for every schedule.
+    If x0 is only a guess, std^2 lacks pull^2 times the variance that is left around it. With `data_variance` v that
+    is added as for data N(0, v): v sigma_t^2 / (alpha_t^2 v + sigma_t^2). For v = 1 on a DDPM schedule std^2 is then
+    sigma_ts^2, the other of the two variances that Ho et al. tried (section 3.2).
     """
     s, t = _wide(s), _wide(t)
     a, sigma_ts = _transition(schedule, s, t)
     sigma_s, sigma_t = schedule.sigma(s), schedule.sigma(t)
     keep = a * sigma_s**2 / sigma_t**2
     pull = schedule.alpha(s) * sigma_ts**2 / sigma_t**2
-    std = sigma_ts * sigma_s / sigma_t
+    left = data_variance * sigma_t**2 / (schedule.alpha(t) ** 2 * data_variance + sigma_t**2)
+    std = ((sigma_ts * sigma_s / sigma_t) ** 2 + pull**2 * left).sqrt()
     return per_sample(keep, x_t) * x_t + per_sample(pull, x_t) * x0, per_sample(std, x_t)
 
 
