@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 
+import emoji_split
 import pytest
 
-from minidiff.data import captions, emoji_split
+from minidiff.data import captions
 from minidiff.data.emoji import STYLES, load_emoji
 
 EMOJI = load_emoji()

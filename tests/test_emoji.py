@@ -6,10 +6,11 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import build_emoji
+import emoji_split
 import pytest
 import torch
 
-from minidiff.data import build_emoji, emoji_split
 from minidiff.data.emoji import (
     CELL,
     FOLDER,

@@ -1,7 +1,7 @@
 """The bundled emoji: 3,025 concepts, each drawn in four styles, with names and keywords in English and German.
 
 A *concept* is a row of the table; a *picture* is a concept in a style, and its flat index is
-style_index * N + concept. Every picture belongs to one split (see `minidiff.data.emoji_split`).
+style_index * N + concept. Every picture belongs to one split (see tools/emoji_split.py).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class EmojiSet:
         return data
 
 
-_REMEDY = "reinstall minidiff, or rebuild the data with `python -m minidiff.data.build_emoji`."
+_REMEDY = "reinstall minidiff, or rebuild the data with tools/build_emoji.py of the repository."
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""Rebuild the bundled emoji data from the original packages: ``python -m minidiff.data.build_emoji --out DIR``.
+"""Rebuild the bundled emoji data from the original packages: ``python tools/build_emoji.py --out DIR``.
 
 Four designers drew the same Unicode emoji. This script fetches their drawings (npm packages, versions and
 SHA-256 below), keeps the emoji drawn by all four, draws them at 64x64 on white and writes
@@ -27,8 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidiff.data.emoji import CELL, COLUMNS, STYLES
-from minidiff.data.emoji_split import (
+from emoji_split import (
     FEMALE,
     MALE,
     TONES,
@@ -39,6 +38,8 @@ from minidiff.data.emoji_split import (
     gender_of,
     related,
 )
+
+from minidiff.data.emoji import CELL, COLUMNS, FOLDER, STYLES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -246,8 +247,7 @@ def build(out: Path, downloads: Path | None = None) -> dict[str, int]:
 def main() -> None:
     """Read the command line and build."""
     parser = argparse.ArgumentParser(description="Rebuild the bundled emoji sheets and their table.")
-    here = Path(__file__).resolve().parent.parent / "assets" / "emoji"
-    parser.add_argument("--out", type=Path, default=here, help="folder to write to (default: the package's own)")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write to (default: the package's own)")
     parser.add_argument("--downloads", type=Path, help="folder that keeps the downloaded archives")
     arguments = parser.parse_args()
     for file, size in build(arguments.out, arguments.downloads).items():
