@@ -66,13 +66,12 @@ def test_schedules_answer_there_what_they_answer_elsewhere(mps, name):
         there = ask(t.to("mps"))
         assert there.device == MPS and torch.equal(there.cpu(), ask(t))
     x, late, early = torch.randn(3, 2, generator=seeded(0)), torch.full((3,), 0.6), torch.full((3,), 0.4)
-    for step in (markov_step, posterior):
-        times = (early, late) if step is markov_step else (late, early)
-        arguments = (x, *times, x) if step is markov_step else (x, x, *times)
-        here = step(schedule, *arguments)
-        there = step(schedule, *(a.to("mps") for a in arguments))
-        for a, b in zip(here, there, strict=True):
-            assert b.device == MPS and torch.equal(a, b.cpu())
+    here, there = (
+        (markov_step(schedule, *to(x, early, late, x)), *posterior(schedule, *to(x, x, late, early)))
+        for to in (lambda *tensors: tensors, lambda *tensors: [tensor.to("mps") for tensor in tensors])
+    )
+    for a, b in zip(here, there, strict=True):
+        assert b.device == MPS and torch.equal(a, b.cpu())
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -23,6 +23,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "minidiff" / "assets"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 Notebook = dict[str, Any]
+# Sockets in the file system: on a busy machine two kernels that start at once can be given the same free port, and
+# one of them dies (jupyter_client issue 487).
+CONFTEST = """
+import functools
+import tempfile
+
+from nbval import kernel
+
+folder = tempfile.TemporaryDirectory()
+kernel.KernelManager = functools.partial(kernel.KernelManager, transport="ipc", ip=f"{folder.name}/kernel")
+"""
 
 
 def code_cells(book: Notebook) -> list[str]:
@@ -94,7 +105,6 @@ def run(paths: list[pathlib.Path], keep_outputs: bool = True) -> None:
         began = time.monotonic()
         book = nbformat.read(path, as_version=4)
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
-            # Sockets in the file system: on a busy machine two kernels can be given the same free port.
             kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
             resources = {"metadata": {"path": folder}}
             Client(book, km=kernel, timeout=600, resources=resources).execute()
@@ -121,6 +131,7 @@ def check(paths: list[pathlib.Path]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
             shutil.copy(path, folder)
+        pathlib.Path(folder, "conftest.py").write_text(CONFTEST)
         command = [sys.executable, "-m", "pytest", "--nbval-lax", "-n", "2", "--dist", "loadfile"]
         command += ["--nbval-cell-timeout", "300", "-p", "no:cacheprovider", "--rootdir", folder, folder]
         environment = {**os.environ, "MINIDIFF_FAST": "1", "OMP_NUM_THREADS": "1"}
