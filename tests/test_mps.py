@@ -39,7 +39,7 @@ class PretendMPS(TorchFunctionMode):
             if isinstance(leaf, torch.Tensor):
                 if leaf.dtype == torch.float64:
                     raise TypeError(f"{func}: cannot convert a MPS tensor to float64")
-                leaf.on_mps = True
+                leaf.on_mps = True  # type: ignore[attr-defined]
         return result
 
 
@@ -84,7 +84,7 @@ def test_samplers_and_losses_run_there_and_draw_what_they_draw_elsewhere(mps, na
         torch.manual_seed(0)
         net = MLP()
         for p in net.parameters():
-            p.on_mps = device == "mps"
+            p.on_mps = device == "mps"  # type: ignore[attr-defined]
         denoiser = NetDenoiser(net, schedule, "v", weighting="min-snr")
         assert denoiser.loss(x.to(device), generator=seeded(3)).device.type == device
         *_, end = sample(STEPS[step], denoiser, x.to(device), times, generator=seeded(2))
