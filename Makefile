@@ -57,7 +57,7 @@ models: .make/env ## train every model anew into runs/ (a GPU and about half an 
 playground: .make/env ## export the bundled text-to-image model anew for the playground, and draw the page's gallery with it
 	.venv/bin/minidiff export onnx --checkpoint emoji-64 --out book/_static/playground/emoji-64
 	@$(MAKE) --no-print-directory .make/html
-	.venv/bin/python book/tools/gallery.py
+	.venv/bin/python book/tools/playground_gallery.py
 	@$(MAKE) --no-print-directory .make/html
 	$(TOOK)
 

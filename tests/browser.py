@@ -86,23 +86,31 @@ class Page:
         self.loaded = False
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
+        self.send("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol and wait for its answer; events that come meanwhile are noted."""
-        self.count += 1
-        self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters}))
+        mine = self._call(method, parameters)
         while True:
             message = self._receive()
-            if message.get("id") == self.count:
+            if message.get("id") == mine:
                 if "error" in message:
                     raise RuntimeError(f"{method}: {message['error']['message']}")
                 return message["result"]
+
+    def _call(self, method: str, parameters: dict[str, Any], **session: str) -> int:
+        self.count += 1
+        self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters, **session}))
+        return self.count
 
     def _receive(self) -> dict[str, Any]:
         message = json.loads(self.socket.recv())
         what, about = message.get("method"), message.get("params", {})
         if what == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
+        elif what == "Target.attachedToTarget":  # a worker: what it requests is noted too, from the first on
+            for method in ("Network.enable", "Runtime.runIfWaitingForDebugger"):
+                self._call(method, {}, sessionId=about["sessionId"])
         elif what == "Page.loadEventFired":
             self.loaded = True
         elif what == "Runtime.exceptionThrown":

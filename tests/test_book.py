@@ -21,6 +21,7 @@ def _files(entry: dict) -> list[str]:
 PAGES = _files(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")))
 
 WORDS = """.mdf :is(output, i, button, figcaption), .quiz-option :is(summary, p),
+    minidiff-playground :is(label, button, p, small),
     .demo :is(output, span, select, button, p, figcaption, .demo-title, .demo-strip div)"""
 CONTRASTS = (
     f"dispatchEvent(new Event('beforeprint')); [...document.querySelectorAll(`{WORDS}`)]"

@@ -4,58 +4,16 @@ The argument is a folder of book/_static/playground, as `minidiff export onnx` w
 picture of the gallery: `prompt | style | seed`. Sizes and styles are read from the files at every build, never typed.
 """
 
-import gzip
 import html
 import json
 import pathlib
-import re
 import string
-import urllib.parse
-from typing import NamedTuple
 
 from docutils import nodes
+from playground_files import MODEL, PLAYGROUND, Example, downloads, examples, zipped
 from sphinx.util.docutils import SphinxDirective
 
 TOOLS = pathlib.Path(__file__).resolve().parent
-STATIC = TOOLS.parent / "_static"
-PLAYGROUND = STATIC / "playground"
-MODEL = ["manifest.json", "tokenizer.json", "text.onnx", "unet.onnx"]
-WASM = STATIC / "vendor" / "onnxruntime" / "ort-wasm-simd-threaded.wasm"
-
-
-class Example(NamedTuple):
-    """A picture of the gallery: what it was drawn from, and where it lies."""
-
-    prompt: str
-    style: str
-    seed: str
-
-    @property
-    def link(self) -> str:
-        """The settings as the fragment of an address; element.js reads it."""
-        return "#" + urllib.parse.urlencode(self._asdict(), quote_via=urllib.parse.quote)
-
-    @property
-    def file(self) -> pathlib.Path:
-        """Its picture, which gallery.py draws."""
-        return PLAYGROUND / "gallery" / (re.sub(r"\W+", "-", " ".join(self).lower()) + ".png")
-
-
-def examples(lines: list[str]) -> list[Example]:
-    """The gallery, from lines such as `a red heart | noto | 3`."""
-    return [Example(*(part.strip() for part in line.split("|"))) for line in lines if line.strip()]
-
-
-def downloads(model: str) -> list[pathlib.Path]:
-    """Every file that the first click loads; those whose progress is shown come first."""
-    programs = [path for name in ("onnxruntime", "tokenizers") for path in (STATIC / "vendor" / name).glob("*.mjs")]
-    shown = [PLAYGROUND / model / name for name in MODEL] + [WASM]
-    return shown + programs + [PLAYGROUND / name for name in ("worker.js", "sampler.js", "prompts.js")]
-
-
-def zipped(path: pathlib.Path) -> int:
-    """The size of a file in bytes after gzip, as servers compress."""
-    return len(gzip.compress(path.read_bytes(), 6))
 
 
 class Playground(SphinxDirective):
@@ -89,7 +47,7 @@ class Playground(SphinxDirective):
     def card(self, example: Example, root: str) -> str:
         """A link that fills in the settings, with the picture that they draw."""
         picture = f'<img src="{root}playground/gallery/{example.file.name}" alt="" width="96" height="96">'
-        picture = picture if example.file.exists() else ""  # until gallery.py has drawn it
+        picture = picture if example.file.exists() else ""  # until playground_gallery.py has drawn it
         words = f"{html.escape(example.prompt)} <small>{html.escape(example.style)}</small>"
         return f'<a href="{html.escape(example.link)}">{picture}{words}</a>'
 
