@@ -2,7 +2,7 @@
 # each task builds the environment it needs (.venv-book without torch, .venv with everything).
 PYTHON ?= python3
 PORT ?= 8000
-CHAPTERS ?= $(wildcard notebooks/*.ipynb)
+CHAPTERS ?= $(wildcard notebooks/*.ipynb notebooks/recipes/*.ipynb)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -12,9 +12,9 @@ PIP = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 VENV_PYTHON = $(PYTHON) book/tools/requirements.py python && $(PYTHON) -m venv
 
 PAGES := $(wildcard _config.yml book/*.* book/api/* book/_static/* book/_static/*/*.* book/_static/playground/*/* book/tools/*.* notebooks/*.ipynb) \
-         $(wildcard minidiff/*.py minidiff/*/*.py)
+         $(wildcard minidiff/*.py minidiff/*/*.py notebooks/*/*.ipynb)
 
-.PHONY: help book html test test-all test-steps lint chapters notebooks address format models playground wheel clean
+.PHONY: help book html test test-all test-steps lint chapters notebooks colab address format models playground wheel clean
 
 help: ## list these targets
 	@awk 'BEGIN { FS = ":.*## "; print "minidiff: make TARGET\n" } \
@@ -38,6 +38,10 @@ test-all: test-steps ## the same and the minutes-long release tests
 
 notebooks: .make/env ## run the chapters in full, top to bottom, and stamp their outputs
 	.venv/bin/python book/tools/chapters.py run $(CHAPTERS)
+	$(TOOK)
+
+colab: wheel ## run the chapters with Colab's versions (PYTHON=python3.13; COLAB=--borrow takes torch from .venv)
+	$(PYTHON) book/tools/colab.py dist/*.whl $(CHAPTERS) $(COLAB)
 	$(TOOK)
 
 address: ## carry the repository's address and version from pyproject.toml to wherever they stand

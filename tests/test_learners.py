@@ -6,10 +6,11 @@ import re
 from urllib.parse import urljoin
 
 import pytest
+from address import project
 from browser import BUILT, ROOT, Page
 from test_book import PAGES
 
-CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
+CHAPTERS = [name for name in PAGES if re.match(r"notebooks/\d", name)]  # not the recipes
 ASKING = [name for name in CHAPTERS if ":::{quiz}" in (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")]
 OPTIONS = "document.querySelectorAll('.quiz-option')"
 
@@ -58,6 +59,13 @@ def test_every_page_is_within_two_clicks_of_the_first(address: str) -> None:
     second = set().union(*(_links(link) for link in first))
     assert {f"{name}.html" for name in PAGES} <= {"book/intro.html"} | first | second
     assert 'url=book/intro.html"' in (BUILT / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+def test_the_rocket_of_a_chapter_or_recipe_opens_it_in_colab(name: str, address: str) -> None:
+    repository = project()[0].removeprefix("https://github.com/")
+    page = (BUILT / f"{name}.html").read_text(encoding="utf-8")
+    assert f'href="https://colab.research.google.com/github/{repository}/blob/main/{name}.ipynb"' in page
 
 
 def test_the_map_has_every_chapter_and_its_times(page: Page, address: str) -> None:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "book" / "tools"))
 from address import project, setup_cell  # noqa: E402
 from chapters import stamp_of  # noqa: E402
 
-CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHAPTERS = sorted((ROOT / "notebooks").rglob("*.ipynb"))  # and the recipes
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
@@ -32,7 +32,7 @@ def test_every_chapter_of_the_contents_is_there_and_no_other() -> None:
     contents = yaml.safe_dump(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")))
     assert CHAPTERS
     for path in CHAPTERS:
-        assert f"notebooks/{path.stem}" in contents
+        assert path.relative_to(ROOT).with_suffix("").as_posix() in contents
     assert contents.count("notebooks/") == len(CHAPTERS)
 
 
@@ -41,6 +41,11 @@ def test_the_first_cell_is_the_setup_cell_and_hidden(chapter: dict[str, Any]) ->
     assert "".join(first["source"]) == setup_cell(*project()), "run `make address`"
     assert first["metadata"]["tags"] == ["remove-cell"]
     assert not first["outputs"]
+
+
+def test_colab_opens_it_with_a_gpu_and_a_python_it_knows(chapter: dict[str, Any]) -> None:
+    assert chapter["metadata"]["accelerator"] == "GPU"
+    assert chapter["metadata"]["kernelspec"]["name"] == "python3"
 
 
 def test_the_outputs_belong_to_this_code_data_and_checkpoint(chapter: dict[str, Any]) -> None:

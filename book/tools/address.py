@@ -71,7 +71,7 @@ def renewed() -> dict[pathlib.Path, str]:
             new = re.sub(r"^version: .*$", f"version: {version}", new, flags=re.M)
         if new != text:
             result[path] = new
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
         text = path.read_text(encoding="utf-8")
         book = json.loads(text.replace(pages_address(old), pages_address(address)))
         cell, source = book["cells"][0], setup_cell(address, version)
