@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from program import Run, program, sentence
 
+from minidiff import __version__
 from minidiff.pipeline import TextToImage
 
 
@@ -32,6 +33,11 @@ def test_the_program_names_its_commands(minidiff: Run) -> None:
         name in done.out for name in ("generate", "train", "evaluate", "data", "new", "make book")
     )
     assert "generate" in "".join(minidiff()[1:])  # and so does calling it without any
+
+
+def test_the_program_says_its_version_and_knows_the_short_word_for_help(minidiff: Run) -> None:
+    assert minidiff("--version") == (0, f"minidiff {__version__}\n", "")
+    assert minidiff("new", "-h") == minidiff("new", "--help") and minidiff("new", "-h").code == 0
 
 
 def test_the_data_can_be_looked_at_in_every_form(minidiff: Run) -> None:

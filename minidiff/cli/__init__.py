@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Annotated
 
 import typer
 
+import minidiff
 from minidiff.cli.data import data
 from minidiff.cli.evaluate import evaluate
 from minidiff.cli.export import export
@@ -20,10 +22,26 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="The book *Diffusion Models Demystified* explains every part: run `make book`.",
 )
 for command in (generate, train, evaluate, data, export, new):
     app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"minidiff {minidiff.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
