@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -230,12 +231,12 @@ def test_a_link_carries_the_settings_and_what_it_says_wrongly_is_ignored(page: P
     ],
 )
 def test_a_broken_model_is_named_in_a_sentence(spoil: Any, sentence: str, page: Page, address: str) -> None:
-    folder = BUILT / "_static" / "playground" / "broken"
+    folder = BUILT / "_static" / "playground" / f"broken-{os.getpid()}"  # tests may run side by side
     shutil.copytree(COMMITTED, folder, dirs_exist_ok=True)
     try:
         spoil(folder)
         page.open(f"{address}/book/playground.html")
-        page.run(f"{ELEMENT}.dataset.model = '../_static/playground/broken/'")
+        page.run(f"{ELEMENT}.dataset.model = '../_static/playground/{folder.name}/'")
         assert sentence in draw(page)["failed"]
         assert page.run(f"{PARTS}.draw.textContent") == "Draw" and page.run(f"{PARTS}.progress.hidden") is True
     finally:
@@ -265,6 +266,16 @@ def test_a_browser_that_cannot_draw_says_so_before_the_click(page: Page, address
     page.send("Page.addScriptToEvaluateOnNewDocument", source="delete window.WebAssembly")
     page.open(f"{address}/book/playground.html")
     assert "has no WebAssembly" in page.run(f"{PARTS}.failure.textContent")
+
+
+def test_the_download_can_be_stopped(page: Page, address: str) -> None:
+    page.open(f"{address}/book/playground.html")
+    page.run(f"{PARTS}.draw.click(), {PARTS}.draw.click()")
+    assert page.run(f"[{PARTS}.status.textContent, {PARTS}.draw.textContent, {ELEMENT}.drawing]") == [
+        "Stopped.",
+        "Draw",
+        False,
+    ]
 
 
 def test_every_control_has_a_name_that_is_read_out(drawn: Page) -> None:

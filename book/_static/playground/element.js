@@ -33,6 +33,9 @@
       save.addEventListener("click", () => this.save());
       share.addEventListener("click", () => this.share());
       window.addEventListener("hashchange", () => this.follow());
+      this.addEventListener("click", ({ target }) => { // the same link once more changes no hash
+        if (target.closest("a")?.hash === location.hash) this.follow();
+      });
       this.restore();
       this.label();
       if (obstacle()) { this.fail(obstacle()); this.parts.draw.disabled = true; }
@@ -82,7 +85,8 @@
     /* --- drawing ------------------------------------------------------------------------------------------------ */
 
     act() {
-      if (this.drawing) return this.worker.postMessage({ stop: true });
+      if (this.drawing && this.ready) return this.worker.postMessage({ stop: true });
+      if (this.drawing) return this.halt("Stopped.");
       this.began = performance.now();
       this.drawing = true;
       this.parts.draw.textContent = "Stop";
@@ -130,7 +134,8 @@
       });
       const { words: list } = this.parts;
       list.replaceChildren(list.firstElementChild, ...choices);
-      this.cut = cut ? ` Too long: “${cut.slice(0, 60)}” was not read.` : "";
+      const end = cut.length > 60 ? `${cut.slice(0, 60)}…` : cut;
+      this.cut = cut ? ` Too long: “${end}” was not read.` : "";
     }
 
     on_step(frame) {
@@ -156,13 +161,17 @@
       this.fail(failed);
     }
 
-    /* Say what went wrong, and be ready for another try from the beginning. */
-    fail(sentence) {
+    /* Give up, and be ready for another try from the beginning. */
+    halt(sentence) {
       this.worker?.terminate();
       this.ready = false;
       this.rest();
-      this.say("");
       this.parts.progress.hidden = true;
+      this.say(sentence);
+    }
+
+    fail(sentence) {
+      this.halt("");
       this.parts.failure.textContent = sentence;
       this.parts.failure.hidden = false;
     }
