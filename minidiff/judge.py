@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minidiff.common import check_int, check_number, pick_device
-from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet, load_emoji
+from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
 from minidiff.nets.layers import group_norm, zero
-from minidiff.training import TrainConfig, train
 
 SIZE = 64  # px that the judge looks at; other sizes are scaled
 FEATURES = 64  # few, so that a Fréchet distance needs few pictures
@@ -241,35 +240,3 @@ class JudgeObjective(nn.Module):
         bases, styles = self.judge.logits(self.judge(x))
         first = F.cross_entropy(bases, base, reduction="none", label_smoothing=self.smoothing)
         return first + F.cross_entropy(styles, style, reduction="none", label_smoothing=self.smoothing)
-
-
-def train_judge(
-    steps: int = 12_000,
-    *,
-    minutes: float | None = 3.0,
-    batch_size: int = 512,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    device: str | None = None,
-    folder: str | Path | None = None,
-    widths: tuple[int, int, int] = (32, 64, 128),
-    progress: bool = True,
-) -> Judge:
-    """Train a judge on the bundled emoji for `steps` or `minutes`, whichever ends first, and return its average."""
-    emoji = load_emoji()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        judge = Judge(training_bases(emoji), widths)
-    config = TrainConfig(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=0.05,
-        warmup=min(200, steps // 10),
-        decay=0.6,
-        minutes=minutes,
-        seed=seed,
-        progress=progress,
-    )
-    result = train(JudgeObjective(judge), JudgePictures(emoji), config, folder=folder, device=device)
-    return cast(Judge, result.ema_objective.judge)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -59,14 +57,3 @@ class EMA:
         twin = copy.deepcopy(self._source)
         self.copy_to(twin)
         return twin.eval().requires_grad_(False)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Lend the average to the module itself: what was compiled stays compiled, and no copy is made."""
-        kept = [p.detach().clone() for p in self._weights]
-        self.copy_to(self._source)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                torch._foreach_copy_(self._weights, kept)
