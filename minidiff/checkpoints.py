@@ -218,22 +218,3 @@ def describe_encoder(encoder: MiniClip | WordEncoder) -> dict[str, Any]:
     """The configuration from which `load_encoder` makes the same encoder."""
     kind = "mini-clip" if isinstance(encoder, MiniClip) else "words"
     return {"kind": kind, "settings": encoder.settings()}
-
-
-__all__ = [
-    "build_denoiser",
-    "bundled",
-    "describe_denoiser",
-    "describe_encoder",
-    "find",
-    "load_clip",
-    "load_denoiser",
-    "load_encoder",
-    "load_model",
-    "load_weights",
-    "part",
-    "readme",
-    "save_denoiser",
-    "save_model",
-    "understanding",
-]
