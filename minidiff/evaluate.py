@@ -72,13 +72,6 @@ def generate_with(pipe: TextToImage) -> Generate:
     return generate
 
 
-def ceiling(judge: Judge, split: str = "validation", emoji: EmojiSet | None = None) -> dict[str, Any]:
-    """How well the judge knows the *true* pictures of a split, which it never trained on: see `summarize`."""
-    emoji = emoji or load_emoji()
-    tasks = problems(emoji, split, judge.bases)
-    return summarize(tasks, [mark(judge, emoji, tasks, true_pictures(emoji, tasks))])
-
-
 def evaluate(
     generate: Generate,
     judge: Judge | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minidiff.common import check_int
 from minidiff.data.captions import canonical_caption
-from minidiff.data.emoji import STYLES, EmojiSet, to_float
+from minidiff.data.emoji import STYLES, EmojiSet, shrink, to_float
 from minidiff.evaluate_tasks import SEED_STRIDE, Generate, Problem, Settings, draw, families, plainest
 from minidiff.judge import Judge
 from minidiff.metrics import (
@@ -95,7 +95,7 @@ def copy_rates(
 
     def pixels(split: str) -> tuple[Tensor, list[int]]:
         rows = emoji.split_indices(split).tolist()
-        return torch.stack([emoji.pixels(emoji.style_of(i))[emoji.concept_of(i)] for i in rows]), rows
+        return emoji.at(rows), rows
 
     home = judge.scale.device
     (training, rows), (real, _) = pixels("train"), pixels("test")
@@ -119,12 +119,7 @@ def copy_rates(
         if name == "test":
             closest = torch.argsort(near[0])[:32].tolist()
             places = [rows[int(which[i])] for i in closest]
-            real_ones = [emoji.pixels(emoji.style_of(p))[emoji.concept_of(p)] for p in places]
-            size = x.shape[-1]
-            shown = [
-                torch.nn.functional.adaptive_avg_pool2d(r.float(), size).round().to(torch.uint8) for r in real_ones
-            ]
-            sheet = torch.stack([y for i, r in zip(closest, shown, strict=True) for y in (x[i], r)])
+            sheet = torch.stack([x[closest], shrink(emoji.at(places), x.shape[-1])], dim=1).flatten(0, 1)
             names = [canonical_caption(emoji.records[emoji.concept_of(p)], emoji.style_of(p)) for p in places]
     return found, ([text for name in names for text in ("sample", name)], sheet)
 

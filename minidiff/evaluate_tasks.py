@@ -166,7 +166,7 @@ def lookup(
     captions = [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in pictures]
     scores = (similarity or word_overlap)([task.prompt for task in tasks], captions)
     best = [pictures[i] for i in scores.argmax(dim=1).tolist()]
-    return torch.stack([emoji.pixels(emoji.style_of(i))[emoji.concept_of(i)] for i in best])
+    return emoji.at(best)
 
 
 def word_overlap(prompts: list[str], captions: list[str]) -> Tensor:

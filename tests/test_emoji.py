@@ -195,16 +195,6 @@ def test_without_one_per_base_an_epoch_is_the_whole_split():
     assert torch.equal(every.order(0, 0).sort().values, EMOJI.split_indices("test"))
 
 
-def test_a_contrastive_batch_has_no_base_twice(source):
-    batches = source.order_distinct_bases(seed=0, epoch=2, batch_size=256)
-    assert batches.shape == (20, 256)
-    for batch in batches.tolist():
-        assert len({EMOJI.base_of(EMOJI.concept_of(i)) for i in batch}) == 256
-        assert len({EMOJI.style_of(i) for i in batch}) == 4
-    pairs = Counter((EMOJI.base_of(EMOJI.concept_of(i)), EMOJI.style_of(i)) for i in batches.flatten().tolist())
-    assert max(pairs.values()) == 1
-
-
 def test_a_batch_holds_the_pictures_asked_for_with_their_style_as_label():
     chosen = EmojiPictures(EMOJI, size=16, groups=["food-drink"], styles=["twemoji", "fluent-3d"])
     indices = chosen.order(0, 0)[:9]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -78,7 +78,7 @@ class EmojiSet:
         check_choice("style", style, STYLES)
         check_int("size", size, 1, CELL)
         if (style, size) not in self._pixels:
-            self._pixels[style, size] = self._decode(style) if size == CELL else _shrink(self.pixels(style), size)
+            self._pixels[style, size] = self._decode(style) if size == CELL else shrink(self.pixels(style), size)
         return self._pixels[style, size]
 
     def split_indices(self, split: str) -> Tensor:
@@ -100,6 +100,10 @@ class EmojiSet:
     def concept_of(self, index: int) -> int:
         """The concept of the picture at a flat index."""
         return check_int("index", int(index), 0, len(STYLES) * len(self) - 1) % len(self)
+
+    def at(self, indices: Iterable[int]) -> Tensor:
+        """The pictures at flat indices, uint8 (B, 3, 64, 64)."""
+        return torch.stack([self.pixels(self.style_of(i))[self.concept_of(i)] for i in indices])
 
     def base_of(self, concept: int) -> int:
         """Which of `bases` a concept is a variant of, as an index into that list."""
@@ -221,31 +225,6 @@ class EmojiPictures:
         drawn = torch.tensor(_draw(list(self._families.values()), generator))
         return drawn[torch.randperm(len(drawn), generator=generator)]
 
-    def order_distinct_bases(self, seed: int, epoch: int, batch_size: int) -> Tensor:
-        """Batches (n, batch_size) of flat indices with no base twice in one batch, for contrastive training.
-
-        Four styles of one concept are no negatives of each other. An epoch is one round per style: in a round
-        every base comes at most once, in a style of its own, and over the rounds each (base, style) comes once;
-        what does not fill a batch is left out, other pictures each epoch.
-        """
-        by_base: dict[int, list[list[int]]] = {}
-        for (base, _), family in self._families.items():
-            by_base.setdefault(base, []).append(family)
-        check_int("batch_size", batch_size, 1, len(by_base))
-        generator = _epoch_generator(seed, epoch)
-        rounds: list[list[int]] = [[] for _ in range(max(map(len, by_base.values())))]
-        for families in by_base.values():
-            drawn = _draw(families, generator)
-            for place, i in enumerate(torch.randperm(len(rounds), generator=generator).tolist()):
-                if i < len(drawn):
-                    rounds[place].append(drawn[i])
-        batches = []
-        for members in map(torch.tensor, rounds):
-            members = members[torch.randperm(len(members), generator=generator)]
-            batches.append(members[: len(members) // batch_size * batch_size].view(-1, batch_size))
-        batch = torch.cat(batches)
-        return batch[torch.randperm(len(batch), generator=generator)]
-
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Condition]:
         """x0 (B, 3, size, size) float in [-1, 1] and its Condition(label = style + 1), on the source's device."""
         indices = indices.to(self.device)
@@ -284,7 +263,8 @@ def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(mixed[:7], "big"))
 
 
-def _shrink(pixels: Tensor, size: int) -> Tensor:
+def shrink(pixels: Tensor, size: int) -> Tensor:
+    """Pictures uint8 (N, 3, H, W) at size x size, averaged over areas."""
     parts = (torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in pixels.split(512))
     return torch.cat([part.round().to(torch.uint8) for part in parts])
 
