@@ -18,7 +18,7 @@ from minidiff.common import Condition, check_choice, check_int, check_number, pi
 from minidiff.data.emoji import to_uint8
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
-from minidiff.samplers import STEPS, sample
+from minidiff.samplers import STEPS, Step, sample
 from minidiff.schedules import forward_jump, time_grid
 from minidiff.text import HubTextEncoder, MiniClip, WordEncoder
 from minidiff.training.checkpoint import CheckpointError
@@ -93,9 +93,9 @@ class TextToImage(ModelHubMixin):
         step i with x (B, 3, H, W); it may return True to stop there. Raises ValueError for anything out of range.
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
-        prompts = self._check_prompts(prompts)
+        prompts = self.check_prompts(prompts)
         cond = self.condition(prompts, style)
-        null = self.condition(self._check_prompts([negative], "negative") * len(prompts)) if negative else None
+        null = self.condition(self.check_prompts([negative], "negative") * len(prompts)) if negative else None
         x = self.generate(
             cond,
             len(prompts),
@@ -127,9 +127,13 @@ class TextToImage(ModelHubMixin):
         interval: tuple[float, float] = (0.0, 1.0),
         start: Tensor | None = None,
         strength: float = 0.6,
+        around: Callable[[Step], Step] = lambda step: step,
         callback: Callback | None = None,
     ) -> Tensor:
-        """The same on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows."""
+        """The same on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows.
+
+        around: makes another step of the sampler's, say one that keeps a part of the picture (`minidiff.editing`).
+        """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
@@ -140,7 +144,8 @@ class TextToImage(ModelHubMixin):
             noised_to = torch.full((count,), first, device=self.device)
             x = forward_jump(self.denoiser.schedule, start.to(self.device).expand_as(x), noised_to, x)
         times = time_grid(self.denoiser.schedule, steps, start=first)
-        for i, x in enumerate(sample(STEPS[sampler], denoiser, x, times, cond and cond.expand(count), generators)):  # noqa: B020
+        states = sample(around(STEPS[sampler]), denoiser, x, times, cond and cond.expand(count), generators)
+        for i, x in enumerate(states):
             if callback is not None and callback(i, x) is True:
                 break
         return x.clamp(-1, 1)
@@ -155,14 +160,15 @@ class TextToImage(ModelHubMixin):
             label = 0 if style is None else self.styles.index(style) + 1
             return Condition(label=torch.full((len(prompts),), label, device=self.device))
         if style is not None:
-            prompts = [self._in_style(prompt, style) for prompt in prompts]
+            prompts = [self.styled(prompt, style) for prompt in prompts]
         self._warn_of_cuts(prompts)
         text = self.encoder(prompts)
         cond = Condition(text=text).to(self.device)
         empty = torch.tensor([not prompt.strip() for prompt in prompts], device=self.device)
         return cond.drop(text=empty) if bool(empty.any()) else cond
 
-    def _in_style(self, prompt: str, style: str) -> str:
+    def styled(self, prompt: str, style: str) -> str:
+        """The prompt with the style's name, where it will be read."""
         from minidiff.data.captions import style_words
 
         words = style_words(style)
@@ -180,7 +186,8 @@ class TextToImage(ModelHubMixin):
                 message = f"The prompt does not fit: its last {len(cut)} characters were not read, {shown!r}"
                 warnings.warn(message, stacklevel=4)
 
-    def _check_prompts(self, prompts: Any, name: str = "prompts") -> list[str]:
+    def check_prompts(self, prompts: Any, name: str = "prompts") -> list[str]:
+        """The prompts as a list; raises ValueError for what no model could read."""
         prompts = [prompts] if isinstance(prompts, str) else prompts
         if not isinstance(prompts, Sequence) or not prompts or not all(isinstance(p, str) for p in prompts):
             raise ValueError(f"`{name}` must be a string or a list of strings, at least one; got {prompts!r:.80}.")

@@ -31,6 +31,7 @@ from minidiff.data.emoji import FOLDER, STYLES, EmojiPictures, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
+from minidiff.recipes import TRAINABLE
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
 from minidiff.training.config import TrainConfig
@@ -50,11 +51,11 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Preset:
-    """A training run with a name. build(device, clip) prepares it; `minutes` on the device it is meant for."""
+    """A training run with a name. build(device, clip) prepares a Job; `minutes` on the device it is meant for."""
 
     summary: str
     config: TrainConfig
-    build: Callable[[torch.device, str | None], Job]
+    build: Callable[[torch.device, str | None], Any]
 
 
 def build_clip(device: torch.device, clip: str | None = None) -> Job:
@@ -213,6 +214,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(steps=30_000, batch_size=256, learning_rate=1e-3, minutes=5, save_every=2000),
         build_shapes(SHAPES, scenes=60_000),
     ),
+    **{name: Preset(summary, config, build) for name, (summary, config, build) in TRAINABLE.items()},
 }
 
 
@@ -229,16 +231,16 @@ def run(
     """Train a preset and write model and card into the folder; a run that was cut off goes on from there.
 
     changes: fields of TrainConfig that differ from the preset's. compiled: let torch.compile fuse the network, which
-    pays on a GPU. clip: the checkpoint whose mini-CLIP an emoji model listens to. Returns the card.
+    pays on a GPU. clip: the checkpoint that an emoji model or a recipe's builds upon. Returns the card.
     """
     preset = PRESETS[check_choice("preset", name, PRESETS)]
-    if clip is not None and not name.startswith("emoji"):
+    if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
         raise ValueError(f"`clip` must be left out for {name}: only the emoji models listen to one; got {clip!r}.")
     config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
     where, folder = pick_device(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
         torch.manual_seed(config.seed)
-        job = preset.build(where, clip)
+        job = Job(*preset.build(where, clip))
     if compiled:
         _compile(job.objective)
     started = time.time()
@@ -272,7 +274,6 @@ def _data_hash(source: Any) -> str:
 def _card(config: TrainConfig, result: TrainResult, device: torch.device) -> dict[str, Any]:
     """Everything needed to repeat the run, and how it went."""
     on_gpu = device.type == "cuda"
-    every = max(1, len(result.history) // 200)
     return {
         "config": asdict(config),
         "minidiff": minidiff.__version__,
@@ -284,7 +285,7 @@ def _card(config: TrainConfig, result: TrainResult, device: torch.device) -> dic
         "seconds": result.seconds,
         "images_per_second": result.step * config.batch_size / max(result.seconds, 1e-9),
         "skipped_steps": result.skipped,
-        "history": result.history[::every],
+        "history": result.history[:: max(1, len(result.history) // 200)],
     }
 
 

@@ -24,7 +24,11 @@ FLOORS = {
     **dict.fromkeys(("toy", "data", "guidance", "samplers", "training"), 3),
     **dict.fromkeys(("clip", "prior", "judge", "gan", "versus", "metrics", "plotting", "frames", "learn"), 4),
     **dict.fromkeys(
-        ("checkpoints", "exercises", "images", "look", "pipeline", "recipes", "presets", "evaluate", "export"), 5
+        (
+            *("checkpoints", "exercises", "images", "look", "pipeline", "presets", "evaluate", "export"),
+            *("prompts", "editing", "recipes"),
+        ),
+        5,
     ),
     "project": 5,
     "cli": 6,

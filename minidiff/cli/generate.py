@@ -19,12 +19,21 @@ def generate(
         int, typer.Option(help="Calls of the network, 1 to 1000. More is slower and a little better.")
     ] = 12,
     guidance: Annotated[
-        float, typer.Option(help="0 to 100: 0 ignores the prompt, 1 follows it, more insists.")
-    ] = 4.0,
+        float | None,
+        typer.Option(help="0 to 100: 0 ignores the prompt, 1 follows it, more insists [default: 4, midjourney 8]."),
+    ] = None,
     negative: Annotated[str | None, typer.Option(help="What to move away from.")] = None,
     seed: Annotated[int, typer.Option(help="Picture i is drawn with seed + i; the same seed, the same picture.")] = 0,
     sampler: Annotated[str, typer.Option(help="dpmpp_2m, ddim, heun or ddpm.")] = "dpmpp_2m",
-    rescale: Annotated[float, typer.Option(help="0 to 1: undo the glare of strong guidance.")] = 0.0,
+    rescale: Annotated[
+        float | None, typer.Option(help="0 to 1: undo the glare of strong guidance [default: 0, midjourney 0.7].")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="dalle or midjourney: what is done with the prompt, see chapter 5.")
+    ] = None,
+    rewriter: Annotated[
+        str | None, typer.Option(help="For dalle: keywords, or a text-generation model of transformers by name.")
+    ] = None,
     scale: Annotated[int, typer.Option(help="Enlarge the picture this many times, 1 to 16.")] = 4,
     out: Annotated[
         Path, typer.Option(help="A .png (several pictures become a grid), or a folder for single ones.")
@@ -41,15 +50,20 @@ def generate(
 
         minidiff generate "panda" "rocket" --count 4 --guidance 6 --animate panda.gif
 
+        minidiff generate "a panda that eats bamboo" --recipe dalle --rewriter keywords
+
         minidiff generate --checkpoint teaching --style noto --sampler ddim --steps 50
     """
     from minidiff.common import check_int, pick_device
     from minidiff.images import animation, grid, save_png
     from minidiff.pipeline import TextToImage, check_settings, to_images
+    from minidiff.recipes import check_recipe, cook
 
     check_int("count", count, 1, 64)
     check_int("scale", scale, 1, 16)
-    check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale)
+    given = {k: v for k, v in {"guidance": guidance, "rescale": rescale}.items() if v is not None}
+    check_settings(steps=steps, sampler=sampler, **given)  # type: ignore[arg-type]
+    check_recipe(recipe, style=style, negative=negative, rewriter=rewriter)
     check_int("seed", seed, 0, 2**63 - 1)
     check_file("out", out, [".png"], or_folder=True)
     if animate is not None:
@@ -66,9 +80,14 @@ def generate(
             frames.append(grid(to_images(x), scale))
         print(f"step {i + 1} of {steps}", end="\n" if i + 1 == steps else "\r", file=sys.stderr, flush=True)
 
-    settings = {"style": style, "steps": steps, "guidance": guidance, "negative": negative, "seed": seed}
-    settings |= {"sampler": sampler, "rescale": rescale}
-    images = pipe(wanted, callback=show, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"steps": steps, "seed": seed, "sampler": sampler, **given}
+    if recipe is None:
+        settings |= {"style": style, "negative": negative}
+        images = pipe(wanted, callback=show, **settings)
+    else:
+        images, said = cook(pipe, recipe, wanted, style, rewriter, callback=show, **settings)
+        settings |= {"recipe": recipe, "style": style, "rewriter": rewriter}
+        print("\n".join(f"prompt {i + 1}: {line}" for i, line in enumerate(dict.fromkeys(said))), file=sys.stderr)
     settings |= {"checkpoint": checkpoint}
     if not is_folder(out):
         save_png(grid(images, scale), out, settings | {"prompts": wanted})

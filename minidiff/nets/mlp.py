@@ -12,16 +12,20 @@ from minidiff.nets.layers import TimeEmbedding
 class MLP(nn.Module):
     """A perceptron on points (B, dim), told the time and, if labels > 0, a class (0 = none).
 
-    Returns (B, dim): whatever the denoiser around it asks for.
+    pooled_dim: the size of a sentence's vector that it is told as well, None for none. Returns (B, dim): whatever
+    the denoiser around it asks for.
     """
 
-    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, labels: int = 0):
+    def __init__(
+        self, dim: int = 2, width: int = 128, depth: int = 3, labels: int = 0, pooled_dim: int | None = None
+    ):
         super().__init__()
         check_int("dim", dim, 1, 10_000)
         check_int("width", width, 1, 10_000)
         check_int("depth", depth, 1, 100)
         self.time = TimeEmbedding(width)
         self.label = nn.Embedding(labels + 1, width) if labels else None
+        self.pooled = nn.Linear(pooled_dim, width, bias=False) if pooled_dim else None  # zero says nothing
         self.inlet = nn.Linear(dim, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.outlet = nn.Linear(width, dim)
@@ -33,6 +37,8 @@ class MLP(nn.Module):
             none = torch.zeros(len(x), dtype=torch.long, device=x.device)
             label = none if cond is None or cond.label is None else cond.label
             embedding = embedding + self.label(label)
+        if self.pooled is not None and cond is not None and cond.text is not None:
+            embedding = embedding + self.pooled(cond.text.pooled)
         h = self.inlet(x)
         for layer in self.hidden:
             h = h + nn.functional.silu(layer(h + embedding))

@@ -1,0 +1,238 @@
+"""Two recipes for one model: what is published of DALL·E 2 and 3, and what is said of Midjourney."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minidiff import checkpoints
+from minidiff.clip import CaptionTable
+from minidiff.common import Condition, TextEmbedding, check_choice, check_int, check_number, randn, seeded
+from minidiff.data.emoji import load_emoji
+from minidiff.pipeline import TextToImage, to_images
+from minidiff.prior import Prior, PriorPairs, Regression, evaluate_prior
+from minidiff.prompts import HubRewriter, expand, keywords, split
+from minidiff.recipes_look import build_look, fingerprint, with_lora
+from minidiff.text import MiniClip, unit_rms
+from minidiff.training.checkpoint import CheckpointError
+from minidiff.training.config import TrainConfig
+from minidiff.training.objectives import ConditionDropout, Denoising
+from minidiff.training.sources import fold_in
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RECIPES = ("dalle", "midjourney")
+MIDJOURNEY = {"guidance": 8.0, "rescale": 0.7}  # high, and the glare taken out again
+DALLE = {"guidance": 4.0}
+NOISE = 0.2  # share of noise in an embedding of the prior; the U-Net saw shares up to 0.5
+
+
+class Drawing(NamedTuple):
+    """Pictures, and for each the sentence that says what was done with its prompt."""
+
+    images: list[Image]
+    said: list[str]
+
+
+def read_all(pipe: TextToImage, prompt: str) -> tuple[Condition, int]:
+    """A prompt of any length, (1 row), and into how many parts it was split: no word is left unread.
+
+    Each part is encoded on its own. The words of all parts stand side by side for cross-attention, which takes any
+    number of them; the parts' vectors are averaged, weighted by their words.
+    """
+    parts = split(prompt, pipe.encoder.cut) if isinstance(pipe.encoder, MiniClip) else [prompt]
+    rows = [pipe.condition([part]) for part in parts]
+    texts = [row.text for row in rows if row is not None and row.text is not None]
+    weights = torch.tensor([float(text.mask.sum()) for text in texts], device=pipe.device)
+    pooled = unit_rms((weights[:, None] * torch.cat([text.pooled for text in texts])).sum(0, keepdim=True))
+    tokens, mask = torch.cat([text.tokens for text in texts], 1), torch.cat([text.mask for text in texts], 1)
+    return Condition(text=TextEmbedding(tokens, mask, pooled)), len(parts)
+
+
+def dalle(
+    pipe: TextToImage,
+    prompts: str | Sequence[str],
+    *,
+    style: str | None = None,
+    seed: int = 0,
+    rewriter: Callable[[str], str] | None = None,
+    prior: Prior | None = None,
+    noise: float = NOISE,
+    **settings: Any,
+) -> Drawing:
+    """Draw as DALL·E 2 and 3 are described: the prompt rewritten, read whole, and turned into a picture's embedding.
+
+    text -> prior -> CLIP image embedding, noised, which the U-Net is told together with the words (Ramesh et al.
+    2022); rewriter: a function that makes a prompt more detailed (Betker et al. 2023), None for none; `style` is
+    said after it. prior: the bundled one when None. noise: its share in the embedding, 0 to 1. settings: those of
+    `TextToImage.generate`, guidance 4 unless said otherwise. Picture i has the seed `seed + i`.
+    """
+    check_number("noise", noise, 0, 1)
+    prompts, seeds = _asked(pipe, prompts, seed)
+    if not getattr(pipe.denoiser.net.config, "image_dim", None):
+        raise ValueError("`pipe` must be a model that is told CLIP image embeddings, such as emoji-64; got another.")
+    prior = prior or load_prior(pipe=pipe)
+    texts = [rewriter(prompt) if rewriter is not None and prompt.strip() else prompt for prompt in prompts]
+    styled = texts if style is None else [pipe.styled(text, style) for text in texts]
+    read = [read_all(pipe, text) for text in styled]
+    cond = reduce(Condition.cat, [row for row, _ in read])
+    assert cond.text is not None
+    image = imagine(prior, cond.text.pooled, seeds, noise)
+    x = pipe.generate(Condition(cond.text, image), len(prompts), seeds=seeds, **DALLE | settings)
+    said = [
+        _count(prompt)
+        + (f", rewritten as {_short(text)}" if text != prompt else "")
+        + (f", read in {parts} parts" if parts > 1 else ", read at once")
+        for prompt, text, (_, parts) in zip(prompts, texts, read, strict=True)
+    ]
+    return Drawing(to_images(x), said)
+
+
+def midjourney(
+    pipe: TextToImage,
+    prompts: str | Sequence[str],
+    *,
+    seed: int = 0,
+    look: str | Path | None = "midjourney",
+    **settings: Any,
+) -> Drawing:
+    """Draw as Midjourney is said to: few words, strong guidance, and a U-Net fine-tuned on a look of its own.
+
+    Nothing of this is published: it is our guess at a recipe (chapter 5). Prompts are reduced to keywords. look: a
+    fine-tune by LoRA, bundled or in a folder, None for the plain model. settings: those of `TextToImage.generate`,
+    guidance 8 rescaled by 0.7 unless said otherwise. Picture i has the seed `seed + i`.
+    """
+    prompts, seeds = _asked(pipe, prompts, seed)
+    pipe = pipe if look is None else with_lora(pipe, look)
+    texts = [keywords(prompt) for prompt in prompts]
+    x = pipe.generate(pipe.condition(texts), len(prompts), seeds=seeds, **MIDJOURNEY | settings)
+    said = [
+        f"{_count(prompt)}, " + (f"reduced to {_short(text)}" if text != prompt else "kept as it is")
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    return Drawing(to_images(x), said)
+
+
+def check_recipe(
+    recipe: str | None, *, style: str | None = None, negative: str | None = None, rewriter: str | None = None
+) -> None:
+    """Raise ValueError for an unknown recipe, or for an option that does not go with it."""
+    if recipe is not None:
+        check_choice("recipe", recipe, RECIPES)
+    refused = {
+        "style": (style, recipe == "midjourney", "its look is its own"),
+        "negative": (negative, recipe is not None, "the recipes take none"),
+        "rewriter": (rewriter, recipe != "dalle", "only the recipe dalle rewrites"),
+    }
+    for name, (value, wrong, why) in refused.items():
+        if value is not None and wrong:
+            raise ValueError(f"`{name}` must be left out here, as {why}; got {value!r}.")
+
+
+def cook(
+    pipe: TextToImage,
+    recipe: str,
+    prompts: Sequence[str],
+    style: str | None = None,
+    rewriter: str | None = None,
+    **settings: Any,
+) -> Drawing:
+    """Draw by the name of a recipe; rewriter: None, "keywords" (offline), or a model of `transformers`."""
+    check_recipe(recipe, style=style, rewriter=rewriter)
+    if recipe == "midjourney":
+        return midjourney(pipe, prompts, **settings)
+    write = None if rewriter is None else expand if rewriter == "keywords" else HubRewriter(rewriter)
+    return dalle(pipe, prompts, style=style, rewriter=write, **settings)
+
+
+def imagine(prior: Prior, pooled: Tensor, seeds: Sequence[int], noise: float = NOISE, **settings: Any) -> Tensor:
+    """The prior's image embeddings (B, dim), mixed with noise as in training: sqrt(1 - a^2) e + a n."""
+    image = prior(pooled, [fold_in(seed, 1) for seed in seeds], **settings)
+    n = randn(image.shape, [seeded(fold_in(seed, 2)) for seed in seeds], image.device)
+    return (1 - noise**2) ** 0.5 * image + noise * n
+
+
+def load_prior(name: str | Path = "prior", *, pipe: TextToImage | None = None) -> Prior:
+    """A trained prior, bundled or from a folder; raises CheckpointError when it is for another CLIP than pipe's."""
+    config, tensors, _ = checkpoints.load_model(name)
+    made_for = None if pipe is None or not isinstance(pipe.encoder, MiniClip) else fingerprint(pipe.encoder)
+    if config.get("kind") != "prior" or (pipe is not None and config.get("clip") != made_for):
+        raise CheckpointError(
+            f"`prior` must be one for this model's CLIP; {name} is not: run `minidiff train prior --clip CHECKPOINT` "
+            "and load its folder."
+        )
+    with checkpoints.understanding(name):
+        prior = Prior(**config["shape"])
+        checkpoints.load_weights(prior, tensors, name)
+    return prior.eval().requires_grad_(False).to(pipe.device if pipe is not None else "cpu")
+
+
+def _asked(pipe: TextToImage, prompts: Any, seed: int) -> tuple[list[str], list[int]]:
+    prompts = pipe.check_prompts(prompts)
+    if not isinstance(pipe.encoder, MiniClip):
+        raise ValueError("`pipe` must be a model with a CLIP, such as emoji-64; got one that reads no free text.")
+    first = check_int("seed", seed, 0, 2**63 - len(prompts))
+    return prompts, [first + i for i in range(len(prompts))]
+
+
+def _count(prompt: str) -> str:
+    n = len(prompt.split())
+    return f"{n} word{'' if n == 1 else 's'}"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 120 else text[:90] + " ... " + text[-25:])
+
+
+class _Both(nn.Module):
+    """The prior and the regression that it is compared with: two networks of one size, trained on equal batches."""
+
+    def __init__(self, prior: Prior, regression: Prior):
+        super().__init__()
+        self.prior, self.regression = prior, regression
+        only_text = ConditionDropout(text=0.9, image=0.0, both=0.0, none=0.1)
+        self.losses = nn.ModuleList([Denoising(prior.denoiser, only_text), Regression(regression.denoiser)])
+
+    def forward(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
+        """The sum of both losses, (B,)."""
+        return sum(loss(batch, generator) for loss in self.losses)  # type: ignore[return-value]
+
+
+def build_prior(device: torch.device, clip: str | None = None) -> tuple[nn.Module, Any, Any]:
+    """The prior of a checkpoint's mini-CLIP, and a regression of the same size to judge it by."""
+    emoji, encoder = load_emoji(), checkpoints.load_clip(clip or "emoji-64").to(device)
+    source = PriorPairs(emoji, CaptionTable(emoji, CAPTIONS, seed=1).tokenize(encoder, device), encoder, device)
+
+    def finish(objective: Any, folder: Path) -> dict[str, Any]:
+        prior = objective.prior
+        config = {"kind": "prior", "shape": prior.shape, "clip": fingerprint(encoder)}
+        checkpoints.save_model(folder, config, prior.state_dict())
+        return evaluate_prior(prior, objective.regression, encoder, emoji, source) | {"clip": config["clip"]}
+
+    return _Both(Prior(encoder.pooled_dim), Prior(encoder.pooled_dim)), source, finish
+
+
+CAPTIONS = 8  # variants per picture
+TRAINABLE: dict[str, tuple[str, TrainConfig, Any]] = {
+    "prior": (
+        "DALL·E's prior: from text to CLIP image embedding (some ten minutes on a CPU)",
+        TrainConfig(2000, 256, learning_rate=1e-3, weight_decay=0.05, save_every=500),
+        build_prior,
+    ),
+    "midjourney": (
+        "the flagship's fine-tune on a look of its own, by LoRA (needs peft; some ten minutes on a CPU)",
+        TrainConfig(150, 8, learning_rate=2e-3, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
+        build_look(full=False),
+    ),
+    "midjourney-full": (
+        "the same with all weights, for comparison",
+        TrainConfig(150, 8, learning_rate=3e-4, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
+        build_look(full=True),
+    ),
+}

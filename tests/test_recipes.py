@@ -1,0 +1,332 @@
+"""The two recipes: nothing of a prompt is lost, everything done to it is said, and each part is what it claims."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from program import program, sentence
+from small_emoji import SmallEmoji
+from small_models import small_pipe, styles_pipe
+
+from minidiff import checkpoints, recipes, recipes_look
+from minidiff.common import Condition
+from minidiff.data.captions import canonical_caption, training_captions
+from minidiff.data.emoji import STYLES, load_emoji
+from minidiff.pipeline import TextToImage
+from minidiff.presets import run
+from minidiff.prior import Prior
+from minidiff.prompts import HubRewriter, expand, keywords, split
+from minidiff.recipes import TRAINABLE, cook, dalle, imagine, load_prior, midjourney, read_all
+from minidiff.recipes_look import RANK, collection, fingerprint, in_the_look, two_inks, with_lora
+from minidiff.text import MiniClip, unit_rms
+from minidiff.training.checkpoint import CheckpointError
+
+LONG = "On a quiet morning in a small town, far from the sea. " * 17 + "a red heart, fluent 3d style, a rocket, face"
+assert len(LONG.split()) > 200
+
+
+@pytest.fixture(scope="module")
+def pipe() -> TextToImage:
+    return small_pipe()
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory, pipe: TextToImage) -> Path:
+    """A prior for the small CLIP, in a folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Prior(16, 8, 1)
+    folder = tmp_path_factory.mktemp("prior")
+    assert isinstance(pipe.encoder, MiniClip)
+    config = {"kind": "prior", "shape": model.shape, "clip": fingerprint(pipe.encoder)}
+    checkpoints.save_model(folder, config, model.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory, pipe: TextToImage) -> Path:
+    """A fine-tune of one linear layer and one convolution of the small U-Net, in a folder."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name in ("inlet", "middle.block.steer"):
+        weight = pipe.denoiser.net.get_submodule(name).weight
+        tensors[f"{name}.lora_A.weight"] = torch.randn(RANK, *weight.shape[1:], generator=generator) / 4  # type: ignore
+        b = torch.randn(weight.shape[0], RANK, generator=generator) / 4  # type: ignore[misc]
+        tensors[f"{name}.lora_B.weight"] = b[:, :, None, None] if weight.dim() == 4 else b  # type: ignore[operator]
+    folder = tmp_path_factory.mktemp("lora")
+    config = {"kind": "lora", "scale": 1.0, "base": fingerprint(pipe.denoiser.net)}
+    checkpoints.save_model(folder, config, tensors)
+    return folder
+
+
+# --- prompts
+
+
+@pytest.mark.parametrize("prompt", [LONG, "e" * 3000, "no stops " * 300, "猫、" * 200, "cat", "", " , . "])
+def test_a_split_prompt_has_every_letter_and_each_part_fits(pipe: TextToImage, prompt: str) -> None:
+    assert isinstance(pipe.encoder, MiniClip)
+    parts = split(prompt, pipe.encoder.cut)
+    assert not any(map(pipe.encoder.cut, parts))
+    assert "".join("".join(parts).split()) == "".join(prompt.split())
+
+
+def test_a_prompt_that_fits_is_read_as_ever_and_a_long_one_word_by_word(pipe: TextToImage) -> None:
+    for short in ("a red heart", ""):
+        row, parts = read_all(pipe, short)
+        plain = pipe.condition([short])
+        assert parts == 1 and row.text is not None and plain is not None and plain.text is not None
+        assert torch.equal(row.text.tokens, plain.text.tokens) and torch.equal(row.text.mask, plain.text.mask)
+        assert torch.allclose(row.text.pooled, plain.text.pooled, atol=1e-5)
+    row, parts = read_all(pipe, LONG)
+    assert isinstance(pipe.encoder, MiniClip) and row.text is not None and parts > 5
+    pieces = len(pipe.encoder.tokenizer.encode(LONG, add_special_tokens=False).ids)
+    assert int(row.text.mask.sum()) >= pieces + 2 * parts - parts  # a part's first space may join a piece
+    other, _ = read_all(pipe, LONG.replace("rocket", "cat"))  # near the end, far beyond the context
+    assert other.text is not None and not torch.allclose(other.text.pooled, row.text.pooled)
+
+
+def test_keywords_are_the_telling_words_in_their_order() -> None:
+    assert keywords("a panda") == "a panda"
+    long = "Please draw me a very cute little panda who is riding on a skateboard through the rain at night"
+    assert len(keywords(long).split()) == 4 and {"panda", "skateboard"} <= set(keywords(long).split())
+    assert keywords(long, 2) == "panda skateboard"
+    assert keywords("a b c d e f g h xyzzy quux") != ""  # words that no caption has are kept when there are no others
+    with pytest.raises(ValueError, match="`most` must be an integer from 1"):
+        keywords("a", 0)
+
+
+def test_the_offline_rewriter_adds_keywords_and_never_says_a_training_caption() -> None:
+    emoji = load_emoji()
+    assert expand("a panda on the moon").startswith("a picture of a panda on the moon that makes one think of ")
+    assert expand("xyzzy") == "a picture of xyzzy" and expand("panda") == expand("panda")
+    for record in random.Random(0).sample(emoji.records, 60):
+        said = {expand(canonical_caption(record, style)) for style in (None, *STYLES)}
+        own = {c for style in (None, *STYLES) for c in training_captions(record, style, 24, 1)}
+        assert not said & own and not any(caption.startswith("a picture of") for caption in own)
+        held_out = record.held_out_keyword
+        assert held_out is None or held_out not in expand(canonical_caption(record)).split()
+
+
+def test_a_language_model_may_rewrite(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = ["<eos>", "A", "drawing", "of", "It", "shows", "cat", ".", "stars", "heart", "It"]
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(words))}, unk_token="<eos>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", pad_token="<eos>").save_pretrained(tmp_path)
+    config = GPT2Config(vocab_size=10, n_positions=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    rewrite = HubRewriter(str(tmp_path), tokens=5)
+    assert rewrite("cat").startswith("cat") and rewrite("cat") == rewrite("cat")
+    with pytest.raises(ValueError, match=r"`rewriter` must be a text-generation model; .*nothing' is none"):
+        HubRewriter(str(tmp_path / "nothing"))
+
+
+# --- the recipes
+
+
+def test_dalle_tells_the_network_words_and_an_embedding(pipe: TextToImage, prior: Path) -> None:
+    loaded = load_prior(prior, pipe=pipe)
+    drawing = dalle(pipe, ["a red heart", LONG], prior=loaded, seed=3, steps=2)
+    words, whole = drawing.said
+    assert words == "3 words, read at once" and f"{len(LONG.split())} words, read in" in whole
+    row, _ = read_all(pipe, "a red heart")
+    assert row.text is not None
+    image = imagine(loaded, row.text.pooled, [3])
+    x = pipe.generate(Condition(row.text, image), 1, seeds=[3], steps=2, guidance=4.0)
+    alone = dalle(pipe, "a red heart", prior=loaded, seed=3, steps=2).images[0]
+    assert recipes.to_images(x)[0].tobytes() == alone.tobytes()
+    plain = pipe("a red heart", seed=3, steps=2, guidance=4.0)[0]
+    assert alone.tobytes() != plain.tobytes()
+    styled = dalle(pipe, "cat", style="noto", rewriter=lambda prompt: f"{prompt} face", prior=loaded, steps=2)
+    assert styled.said == ["1 word, rewritten as 'cat face', read at once"]
+    said = dalle(pipe, "cat face, noto style", prior=loaded, steps=2)
+    assert styled.images[0].tobytes() == said.images[0].tobytes()
+
+
+def test_the_noise_keeps_the_size_of_an_embedding_and_depends_on_the_seed(pipe: TextToImage, prior: Path) -> None:
+    loaded, pooled = load_prior(prior), unit_rms(torch.randn(1, 16, generator=torch.Generator().manual_seed(0)))
+    many = pooled.expand(400, -1)
+    clean = imagine(loaded, many, range(400), noise=0.0)
+    noised = imagine(loaded, many, range(400), noise=0.5)
+    assert torch.allclose(clean.square().mean(1), torch.ones(400), atol=1e-3)
+    rest = noised - (1 - 0.25) ** 0.5 * clean
+    assert abs(float(rest.std()) - 0.5) < 0.02 and abs(float((rest * clean).mean())) < 0.02
+    assert torch.equal(imagine(loaded, pooled, [7]), imagine(loaded, many[:2], [7, 8])[:1])
+    assert not torch.allclose(clean[0], clean[1])
+
+
+def test_midjourney_reads_keywords_with_other_weights_and_strong_guidance(pipe: TextToImage, lora: Path) -> None:
+    drawing = midjourney(pipe, LONG, look=lora, steps=2)
+    short = keywords(LONG)
+    assert drawing.said == [f"{len(LONG.split())} words, reduced to {short!r}"]
+    x = with_lora(pipe, lora)(short, steps=2, guidance=8.0, rescale=0.7)[0]
+    assert drawing.images[0].tobytes() == x.tobytes()
+    assert midjourney(pipe, "a cat", look=lora, steps=2).said == ["2 words, kept as it is"]
+    plain = midjourney(pipe, LONG, look=None, steps=2).images[0]
+    assert plain.tobytes() == pipe(short, steps=2, guidance=8.0, rescale=0.7)[0].tobytes() != x.tobytes()
+
+
+def test_a_fine_tune_is_added_to_the_weights_as_peft_does_it(pipe: TextToImage, lora: Path) -> None:
+    """W + scale B A, a convolution's kernels as rows of a matrix (Hu et al. 2022, equation 3)."""
+    peft = pytest.importorskip("peft")
+    _, tensors, _ = checkpoints.load_model(lora)
+    before = {name: value.clone() for name, value in pipe.denoiser.net.named_parameters()}
+    tuned = with_lora(pipe, lora).denoiser.net
+    assert all(torch.equal(before[name], value) for name, value in pipe.denoiser.net.named_parameters())
+    changed = [n for n, value in tuned.named_parameters() if not torch.equal(value, before[n])]
+    assert sorted(changed) == ["inlet.weight", "middle.block.steer.weight"]
+    net = small_pipe().denoiser.net
+    config = peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["inlet", "middle.block.steer"])
+    peft.inject_adapter_in_model(config, net)
+    peft.set_peft_model_state_dict(net, tensors)
+    x, t = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([0.3, 0.8])
+    assert torch.allclose(net.eval()(x, t), tuned(x, t), atol=1e-4)
+    assert not torch.allclose(pipe.denoiser.net(x, t), tuned(x, t), atol=1e-2)
+
+
+def test_what_belongs_to_another_model_is_refused(pipe: TextToImage, prior: Path, lora: Path) -> None:
+    other = small_pipe()
+    with torch.no_grad():
+        next(other.denoiser.net.parameters()).add_(1.0)
+        next(other.encoder.parameters()).add_(1.0)  # type: ignore[union-attr]
+    with pytest.raises(
+        CheckpointError, match=r"`look` must be a fine-tune of this very model; .*minidiff train midj"
+    ):
+        with_lora(other, lora)
+    with pytest.raises(CheckpointError, match=r"`prior` must be one for this model's CLIP; .*minidiff train prior"):
+        load_prior(prior, pipe=other)
+    for wrong in (lora, "teaching"):
+        with pytest.raises(CheckpointError, match=r"`prior` must be one"):
+            load_prior(wrong)
+    for recipe in ("dalle", "midjourney"):
+        with pytest.raises(ValueError, match=r"`pipe` must be a model|`prompts` must be empty"):
+            cook(styles_pipe(), recipe, [""])
+
+
+@pytest.mark.parametrize(
+    ("settings", "pattern"),
+    [
+        ({"seed": -1}, "`seed` must be an integer from 0"),
+        ({"noise": 2}, "`noise` must be a number from 0 to 1; got 2"),
+        ({"guidance": -1}, "`guidance` must be a number from 0 to 100"),
+        ({"style": "nato"}, "`style` must be one of .*Did you mean 'noto'"),
+    ],
+)
+def test_wrong_settings_are_refused(pipe: TextToImage, prior: Path, settings: dict[str, Any], pattern: str) -> None:
+    with pytest.raises(ValueError, match=pattern):
+        dalle(pipe, "cat", prior=load_prior(prior), **settings)
+
+
+# --- the look
+
+
+def test_the_look_is_made_of_two_inks_and_no_style_of_the_data_has_it() -> None:
+    emoji = load_emoji()
+    x = torch.cat([emoji.pixels(style)[::400] for style in STYLES]).float() / 127.5 - 1
+    printed = two_inks(x)
+    assert printed.shape == x.shape and printed.abs().max() <= 1 and torch.equal(printed, two_inks(x))
+    assert in_the_look(printed).min() > 0.99 and in_the_look(x).mean() < 0.3
+
+
+def test_the_collection_comes_from_training_pictures_alone() -> None:
+    chosen = collection(load_emoji())
+    assert 200 < len(chosen) < 1000 and all(record.split["twemoji"] == "train" for record in chosen)
+    assert len({record.base for record in chosen}) == len(chosen)
+
+
+# --- training them
+
+
+def test_the_recipes_presets_train_on_a_checkpoint_of_ones_own(
+    pipe: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_emoji()
+    splits: list[dict[str, str]] = [{} for _ in range(12)]
+    splits[0], splits[1] = {"noto": "test"}, dict.fromkeys(STYLES, "unseen")
+    rows = [record.index for record in whole.records if record.name.isalpha()][:12]
+    emoji = SmallEmoji(whole, rows, splits)
+    monkeypatch.setattr(recipes, "load_emoji", lambda: emoji)
+    monkeypatch.setattr(recipes_look, "load_emoji", lambda: emoji)
+    pipe.save_pretrained(tmp_path / "base")
+    base = TextToImage.from_pretrained(tmp_path / "base")
+    quick: dict[str, Any] = {"steps": 2, "batch_size": 4, "device": "cpu", "clip": str(tmp_path / "base")}
+    cards = {name: run(name, tmp_path / name, **quick) for name in TRAINABLE}
+    for name, card in cards.items():
+        assert card["command"].startswith(f"minidiff train {name} --steps 2") and card["parameters"] > 0
+    measured = cards["prior"]["measured"]
+    assert set(measured) == {"test", "unseen", "spread", "clip"} and measured["test"]["candidates"] == 1
+    load_prior(tmp_path / "prior", pipe=base)
+    tuned = with_lora(base, tmp_path / "midjourney").denoiser.net
+    full = TextToImage.from_pretrained(tmp_path / "midjourney-full").denoiser.net
+    before = base.denoiser.net.state_dict()
+    for net in (tuned, full):
+        assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert cards["midjourney"]["parameters"] < cards["midjourney-full"]["parameters"]
+    assert cards["midjourney"]["measured"] == {"pictures": 11, "base": fingerprint(base.denoiser.net)}
+
+
+# --- the command line
+
+
+def test_generate_cooks_by_recipe_and_says_what_it_did(
+    pipe: TextToImage,
+    prior: Path,
+    lora: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    minidiff = program(monkeypatch, capsys, tmp_path)
+    pipe.save_pretrained(tmp_path / "small")
+    monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path)
+    for name, folder in (("prior", prior), ("midjourney", lora)):
+        (tmp_path / name).symlink_to(folder)
+    common = ["--checkpoint", "small", "--steps", 2, "--scale", 1]
+    done = minidiff("generate", LONG, "--recipe", "dalle", "--rewriter", "keywords", *common)
+    assert done.code == 0 and re_said(done.err, "prompt 1: 213 words, rewritten as .*, read in [0-9]+ parts")
+    done = minidiff("generate", LONG, "--recipe", "midjourney", *common)
+    assert done.code == 0 and re_said(done.err, "prompt 1: 213 words, reduced to '")
+    assert "were not read" not in done.err
+    for wrong, pattern in (
+        (["--recipe", "dali"], "`recipe` must be one of dalle, midjourney; got 'dali'. Did you mean 'dalle'"),
+        (["--recipe", "midjourney", "--style", "noto"], "`style` must be left out here, as its look is its own"),
+        (["--recipe", "dalle", "--negative", "x"], "`negative` must be left out here, as the recipes take none"),
+        (["--rewriter", "keywords"], "`rewriter` must be left out here, as only the recipe dalle rewrites"),
+    ):
+        sentence(minidiff("generate", "cat", *wrong, "--checkpoint", "nowhere"), 2, pattern)
+
+
+def re_said(text: str, pattern: str) -> bool:
+    import re
+
+    return re.search(pattern, text) is not None
+
+
+# --- what ships
+
+
+def test_what_ships_belongs_to_the_flagship_that_ships() -> None:
+    """When this fails, the flagship has changed: `minidiff train prior`, `minidiff train midjourney`."""
+    pipe = TextToImage.from_pretrained("emoji-64")
+    load_prior(pipe=pipe)
+    with_lora(pipe)
+    for name in ("prior", "midjourney"):
+        folder = checkpoints.find(name)
+        assert (folder / "model.safetensors").stat().st_size <= 2e6
+        assert json.loads((folder / "card.json").read_text())["preset"] == name
+
+
+def test_the_prior_beats_both_naive_baselines_in_retrieval_on_the_test_split() -> None:
+    measured = json.loads((checkpoints.find("prior") / "card.json").read_text())["measured"]["test"]
+    for naive in ("mean embedding", "nearest caption"):
+        assert measured["diffusion prior"]["retrieval_1"] > measured[naive]["retrieval_1"]
+        assert measured["diffusion prior"]["retrieval_5"] >= measured[naive]["retrieval_5"]
