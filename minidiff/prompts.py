@@ -117,10 +117,8 @@ class HubRewriter:
         try:
             self.model = pipeline("text-generation", model=name, model_kwargs={"use_safetensors": True})
         except Exception as error:  # whatever a stranger's folder makes transformers raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"`rewriter` must be 'keywords' or a text-generation model; {name!r}: {reason}"
-            ) from error
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"`rewriter` must be a text-generation model; {name!r} is none: {why}") from error
         self.instruction, self.tokens = instruction, check_int("tokens", tokens, 1, 1000)
 
     def __call__(self, prompt: str) -> str:
