@@ -39,7 +39,8 @@ def trained() -> tuple[Prior, Prior]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             prior = Prior(8, 64, 2)
-        prior.denoiser = train(kind(prior.denoiser), TwoPictures(), config, device="cpu").ema_objective.denoiser
+        result = train(kind(prior.denoiser), TwoPictures(), config, device="cpu")
+        prior.denoiser = result.ema_objective.denoiser  # type: ignore[assignment]
         priors.append(prior.eval().requires_grad_(False))
     return priors[0], priors[1]
 

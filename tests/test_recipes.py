@@ -54,10 +54,10 @@ def lora(tmp_path_factory: pytest.TempPathFactory, pipe: TextToImage) -> Path:
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for name in ("inlet", "middle.block.steer"):
-        weight = pipe.denoiser.net.get_submodule(name).weight
-        tensors[f"{name}.lora_A.weight"] = torch.randn(RANK, *weight.shape[1:], generator=generator) / 4  # type: ignore
-        b = torch.randn(weight.shape[0], RANK, generator=generator) / 4  # type: ignore[misc]
-        tensors[f"{name}.lora_B.weight"] = b[:, :, None, None] if weight.dim() == 4 else b  # type: ignore[operator]
+        weight = pipe.denoiser.net.state_dict()[f"{name}.weight"]
+        tensors[f"{name}.lora_A.weight"] = torch.randn(RANK, *weight.shape[1:], generator=generator) / 4
+        b = torch.randn(weight.shape[0], RANK, generator=generator) / 4
+        tensors[f"{name}.lora_B.weight"] = b[:, :, None, None] if weight.dim() == 4 else b
     folder = tmp_path_factory.mktemp("lora")
     config = {"kind": "lora", "scale": 1.0, "base": fingerprint(pipe.denoiser.net)}
     checkpoints.save_model(folder, config, tensors)
