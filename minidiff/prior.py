@@ -52,12 +52,12 @@ class Prior(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, pooled: Tensor, seeds: Sequence[int], *, guidance: float = 1.5, candidates: int = 4, steps: int = STEPS
+        self, pooled: Tensor, seeds: Sequence[int], *, guidance: float = 1.5, candidates: int = 16, steps: int = STEPS
     ) -> Tensor:
         """Draw an image embedding, root-mean-square 1, for each text embedding (B, dim), with a seed for each.
 
         Of `candidates` draws the one is kept whose product with the text embedding is largest (Ramesh et al. 2022,
-        section 2.2, who take two). Guidance and candidates were chosen on the validation split.
+        section 2.2, who take two). Guidance and candidates were chosen on the validation split, for retrieval.
         """
         n = len(pooled)
         seeds = [fold_in(check_int("seed", seed, 0, 2**63 - 1), i) for i in range(candidates) for seed in seeds]
@@ -205,7 +205,7 @@ def _spreads(
     prior: Prior, regression: Prior, clip: MiniClip, emoji: EmojiSet, center: Tensor, seed: int
 ) -> dict[str, Any]:
     whole = [record for record in emoji.records if set(record.split.values()) == {"train"}]
-    records, draws = whole[:: max(1, len(whole) // 100)], 16
+    records, draws = whole[:: max(1, len(whole) // 100)], 8
     pooled = clip([canonical_caption(record) for record in records]).pooled
     many = pooled.repeat_interleave(draws, 0)
     seeds = range(seed, seed + len(many))

@@ -99,13 +99,13 @@ def midjourney(
     prompts: str | Sequence[str],
     *,
     seed: int = 0,
-    look: str | Path | None = "midjourney",
+    look: str | Path | None = None,
     **settings: Any,
 ) -> Drawing:
     """Draw as Midjourney is said to: few words, strong guidance, and a U-Net fine-tuned on a look of its own.
 
-    Nothing of this is published: it is our guess at a recipe (chapter 5). Prompts are reduced to keywords. look: a
-    fine-tune by LoRA, bundled or in a folder, None for the plain model. settings: those of `TextToImage.generate`,
+    Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. look: the folder of a
+    fine-tune (`minidiff train midjourney`), None for the plain model. settings: those of `TextToImage.generate`,
     guidance 8 rescaled by 0.7 unless said otherwise. Picture i has the seed `seed + i`.
     """
     prompts, seeds = _asked(pipe, prompts, seed)
@@ -119,20 +119,19 @@ def midjourney(
     return Drawing(to_images(x), said)
 
 
-def check_recipe(
-    recipe: str | None, *, style: str | None = None, negative: str | None = None, rewriter: str | None = None
-) -> None:
+def check_recipe(recipe: str | None, **options: Any) -> None:
     """Raise ValueError for an unknown recipe, or for an option that does not go with it."""
     if recipe is not None:
         check_choice("recipe", recipe, RECIPES)
     refused = {
-        "style": (style, recipe == "midjourney", "its look is its own"),
-        "negative": (negative, recipe is not None, "the recipes take none"),
-        "rewriter": (rewriter, recipe != "dalle", "only the recipe dalle rewrites"),
+        "style": (recipe == "midjourney", "its look is its own"),
+        "negative": (recipe is not None, "the recipes take none"),
+        "rewriter": (recipe != "dalle", "only the recipe dalle rewrites"),
+        "look": (recipe != "midjourney", "only the recipe midjourney has one"),
     }
-    for name, (value, wrong, why) in refused.items():
-        if value is not None and wrong:
-            raise ValueError(f"`{name}` must be left out here, as {why}; got {value!r}.")
+    for name, value in options.items():
+        if value is not None and refused[name][0]:
+            raise ValueError(f"`{name}` must be left out here, as {refused[name][1]}; got {str(value)!r}.")
 
 
 def cook(
@@ -141,12 +140,13 @@ def cook(
     prompts: Sequence[str],
     style: str | None = None,
     rewriter: str | None = None,
+    look: str | Path | None = None,
     **settings: Any,
 ) -> Drawing:
     """Draw by the name of a recipe; rewriter: None, "keywords" (offline), or a model of `transformers`."""
-    check_recipe(recipe, style=style, rewriter=rewriter)
+    check_recipe(recipe, style=style, rewriter=rewriter, look=look)
     if recipe == "midjourney":
-        return midjourney(pipe, prompts, **settings)
+        return midjourney(pipe, prompts, look=look, **settings)
     write = None if rewriter is None else expand if rewriter == "keywords" else HubRewriter(rewriter)
     return dalle(pipe, prompts, style=style, rewriter=write, **settings)
 

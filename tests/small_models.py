@@ -27,6 +27,8 @@ BY_STYLE = UNetConfig(
     size=16, patch=1, widths=(8, 16), attention=(False, True), blocks=1, head_dim=8, embedding=16, labels=4
 )
 
+LONG = "On a quiet morning in a small town, far from the sea. " * 17 + "a red heart, fluent 3d style, a rocket, face"
+
 
 @cache
 def tokenizer() -> Any:

@@ -29,10 +29,14 @@ def generate(
         float | None, typer.Option(help="0 to 1: undo the glare of strong guidance [default: 0, midjourney 0.7].")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="dalle or midjourney: what is done with the prompt, see chapter 5.")
+        str | None,
+        typer.Option(help="dalle or midjourney: how the prompt is prepared and the picture drawn."),
     ] = None,
     rewriter: Annotated[
         str | None, typer.Option(help="For dalle: keywords, or a text-generation model of transformers by name.")
+    ] = None,
+    look: Annotated[
+        str | None, typer.Option(help="For midjourney: the folder of a fine-tune, see minidiff train midjourney.")
     ] = None,
     scale: Annotated[int, typer.Option(help="Enlarge the picture this many times, 1 to 16.")] = 4,
     out: Annotated[
@@ -63,7 +67,7 @@ def generate(
     check_int("scale", scale, 1, 16)
     given = {k: v for k, v in {"guidance": guidance, "rescale": rescale}.items() if v is not None}
     check_settings(steps=steps, sampler=sampler, **given)  # type: ignore[arg-type]
-    check_recipe(recipe, style=style, negative=negative, rewriter=rewriter)
+    check_recipe(recipe, style=style, negative=negative, rewriter=rewriter, look=look)
     check_int("seed", seed, 0, 2**63 - 1)
     check_file("out", out, [".png"], or_folder=True)
     if animate is not None:
@@ -85,8 +89,8 @@ def generate(
         settings |= {"style": style, "negative": negative}
         images = pipe(wanted, callback=show, **settings)
     else:
-        images, said = cook(pipe, recipe, wanted, style, rewriter, callback=show, **settings)
-        settings |= {"recipe": recipe, "style": style, "rewriter": rewriter}
+        images, said = cook(pipe, recipe, wanted, style, rewriter, look, callback=show, **settings)
+        settings |= {"recipe": recipe, "style": style, "rewriter": rewriter, "look": look}
         print("\n".join(f"prompt {i + 1}: {line}" for i, line in enumerate(dict.fromkeys(said))), file=sys.stderr)
     settings |= {"checkpoint": checkpoint}
     if not is_folder(out):
