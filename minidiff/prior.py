@@ -28,7 +28,7 @@ from minidiff.training.sources import fold_in
 
 STEPS = 16  # calls of a network that costs next to nothing
 PLAIN: dict[str, Any] = {"guidance": 1.0, "candidates": 1}
-REPEATS = 8  # seeds that the prior is judged with
+REPEATS = 4  # seeds that the prior is judged with
 CHUNK = 512  # captions or pictures encoded at once
 
 
@@ -52,7 +52,7 @@ class Prior(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, pooled: Tensor, seeds: Sequence[int], *, guidance: float = 1.5, candidates: int = 16, steps: int = STEPS
+        self, pooled: Tensor, seeds: Sequence[int], *, guidance: float = 1.5, candidates: int = 8, steps: int = STEPS
     ) -> Tensor:
         """Draw an image embedding, root-mean-square 1, for each text embedding (B, dim), with a seed for each.
 
