@@ -56,6 +56,8 @@ models: .make/env ## train every model anew into runs/ (a GPU and about half an 
 	.venv/bin/minidiff train judge
 	.venv/bin/minidiff train teaching
 	.venv/bin/minidiff train emoji-64 --clip runs/clip --compile
+	.venv/bin/minidiff train prior --clip runs/emoji-64
+	.venv/bin/minidiff train midjourney --clip runs/emoji-64
 	$(TOOK)
 
 playground: .make/env ## export the bundled text-to-image model anew for the playground, and draw the page's gallery with it

@@ -127,6 +127,7 @@ def check_recipe(recipe: str | None, **options: Any) -> None:
         "style": (recipe == "midjourney", "its look is its own"),
         "negative": (recipe is not None, "the recipes take none"),
         "rewriter": (recipe != "dalle", "only the recipe dalle rewrites"),
+        "prior": (recipe != "dalle", "only the recipe dalle has one"),
         "look": (recipe != "midjourney", "only the recipe midjourney has one"),
     }
     for name, value in options.items():
@@ -139,16 +140,22 @@ def cook(
     recipe: str,
     prompts: Sequence[str],
     style: str | None = None,
+    *,
     rewriter: str | None = None,
+    prior: str | Path | None = None,
     look: str | Path | None = None,
     **settings: Any,
 ) -> Drawing:
-    """Draw by the name of a recipe; rewriter: None, "keywords" (offline), or a model of `transformers`."""
-    check_recipe(recipe, style=style, rewriter=rewriter, look=look)
+    """Draw by the name of a recipe; rewriter: None, "keywords" (offline), or a model of `transformers`.
+
+    prior, look: folders of models of one's own. Raises ValueError for an option that does not go with the recipe.
+    """
+    check_recipe(recipe, style=style, rewriter=rewriter, prior=prior, look=look)
     if recipe == "midjourney":
         return midjourney(pipe, prompts, look=look, **settings)
     write = None if rewriter is None else expand if rewriter == "keywords" else HubRewriter(rewriter)
-    return dalle(pipe, prompts, style=style, rewriter=write, **settings)
+    own = None if prior is None else load_prior(prior, pipe=pipe)
+    return dalle(pipe, prompts, style=style, rewriter=write, prior=own, **settings)
 
 
 def imagine(prior: Prior, pooled: Tensor, seeds: Sequence[int], noise: float = NOISE, **settings: Any) -> Tensor:
@@ -165,7 +172,7 @@ def load_prior(name: str | Path = "prior", *, pipe: TextToImage | None = None) -
     if config.get("kind") != "prior" or (pipe is not None and config.get("clip") != made_for):
         raise CheckpointError(
             f"`prior` must be one for this model's CLIP; {name} is not: run `minidiff train prior --clip CHECKPOINT` "
-            "and load its folder."
+            "and give its folder."
         )
     with checkpoints.understanding(name):
         prior = Prior(**config["shape"])

@@ -233,10 +233,12 @@ def test_generate_cooks_by_recipe_and_says_what_it_did(
     minidiff = program(monkeypatch, capsys, tmp_path)
     pipe.save_pretrained(tmp_path / "small")
     monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path)
-    (tmp_path / "prior").symlink_to(prior)
+    (tmp_path / "prior").symlink_to(prior)  # as if it were bundled
     common = ["--checkpoint", "small", "--steps", 2, "--scale", 1]
     done = minidiff("generate", LONG, "--recipe", "dalle", "--rewriter", "keywords", *common)
     assert done.code == 0 and re.search("prompt 1: 213 words, rewritten as .*, read in [0-9]+ parts", done.err)
+    short = minidiff("generate", "cat", "--recipe", "dalle", "--prior", prior, *common)
+    assert short.code == 0 and short.err.endswith("prompt 1: 1 word, read at once\n")
     done = minidiff("generate", LONG, "--recipe", "midjourney", "--look", lora, *common)
     assert done.code == 0 and re.search("prompt 1: 213 words, reduced to '", done.err)
     assert "were not read" not in done.err
@@ -245,6 +247,10 @@ def test_generate_cooks_by_recipe_and_says_what_it_did(
         (["--recipe", "midjourney", "--style", "noto"], "`style` must be left out here, as its look is its own"),
         (["--recipe", "dalle", "--negative", "x"], "`negative` must be left out here, as the recipes take none"),
         (["--recipe", "dalle", "--look", "x"], "`look` must be left out here, as only the recipe midjourney has one"),
+        (
+            ["--recipe", "midjourney", "--prior", "x"],
+            "`prior` must be left out here, as only the recipe dalle has one",
+        ),
         (["--rewriter", "keywords"], "`rewriter` must be left out here, as only the recipe dalle rewrites"),
     ):
         sentence(minidiff("generate", "cat", *wrong, "--checkpoint", "nowhere"), 2, pattern)

@@ -35,6 +35,9 @@ def generate(
     rewriter: Annotated[
         str | None, typer.Option(help="For dalle: keywords, or a text-generation model of transformers by name.")
     ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="For dalle: the folder of another prior, see minidiff train prior.")
+    ] = None,
     look: Annotated[
         str | None, typer.Option(help="For midjourney: the folder of a fine-tune, see minidiff train midjourney.")
     ] = None,
@@ -67,7 +70,8 @@ def generate(
     check_int("scale", scale, 1, 16)
     given = {k: v for k, v in {"guidance": guidance, "rescale": rescale}.items() if v is not None}
     check_settings(steps=steps, sampler=sampler, **given)  # type: ignore[arg-type]
-    check_recipe(recipe, style=style, negative=negative, rewriter=rewriter, look=look)
+    options = {"rewriter": rewriter, "prior": prior, "look": look}
+    check_recipe(recipe, style=style, negative=negative, **options)
     check_int("seed", seed, 0, 2**63 - 1)
     check_file("out", out, [".png"], or_folder=True)
     if animate is not None:
@@ -89,8 +93,8 @@ def generate(
         settings |= {"style": style, "negative": negative}
         images = pipe(wanted, callback=show, **settings)
     else:
-        images, said = cook(pipe, recipe, wanted, style, rewriter, look, callback=show, **settings)
-        settings |= {"recipe": recipe, "style": style, "rewriter": rewriter, "look": look}
+        images, said = cook(pipe, recipe, wanted, style, callback=show, **options, **settings)
+        settings |= {"recipe": recipe, "style": style, **options}
         print("\n".join(f"prompt {i + 1}: {line}" for i, line in enumerate(dict.fromkeys(said))), file=sys.stderr)
     settings |= {"checkpoint": checkpoint}
     if not is_folder(out):

@@ -62,5 +62,7 @@ def train(
     }
     print(json.dumps(facts, indent=2))
     use = {"clip": "train emoji-64 --clip", "judge": "", "teaching": "generate --style noto --checkpoint"}
+    use |= {"prior": "generate PROMPT --recipe dalle --prior"}
+    use |= {"midjourney": "generate PROMPT --recipe midjourney --look"}
     how = use.get(preset, "generate PROMPT --checkpoint")
     print(f"written to {folder}" + (f"; use it with: minidiff {how} {folder}" if how else ""))
