@@ -95,7 +95,7 @@ def generate(
     else:
         images, said = cook(pipe, recipe, wanted, style, callback=show, **options, **settings)
         settings |= {"recipe": recipe, "style": style, **options}
-        print("\n".join(f"prompt {i + 1}: {line}" for i, line in enumerate(dict.fromkeys(said))), file=sys.stderr)
+        print("\n".join(f"prompt {i + 1}: {line}" for i, line in enumerate(said[::count])), file=sys.stderr)
     settings |= {"checkpoint": checkpoint}
     if not is_folder(out):
         save_png(grid(images, scale), out, settings | {"prompts": wanted})
