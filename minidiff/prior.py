@@ -124,8 +124,7 @@ def embed_images(emoji: EmojiSet, clip: MiniClip, indices: Tensor, device: torch
     """CLIP image embeddings (M, dim) of the pictures at flat indices (M,)."""
     rows = []
     for part in indices.split(CHUNK):
-        pixels = [emoji.pixels(emoji.style_of(i))[emoji.concept_of(i)] for i in part.tolist()]
-        rows.append(clip.encode_image(to_float(torch.stack(pixels).to(device))))
+        rows.append(clip.encode_image(to_float(emoji.at(part.tolist()).to(device))))
     return torch.cat(rows)
 
 
