@@ -78,6 +78,10 @@ class NetDenoiser(nn.Module):
     ):
         super().__init__()
         self.net = net
+        if not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
+            raise ValueError(
+                f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}."
+            )
         self.schedule = schedule
         self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
         self.weighting = check_choice("weighting", weighting, ("uniform", "min-snr"))

@@ -36,8 +36,8 @@ class Guided:
     def __post_init__(self) -> None:
         check_number("scale", self.scale, 0, 100)
         check_number("rescale", self.rescale, 0, 1)
-        low, high = (check_number("interval", end, 0, 1) for end in self.interval)
-        if low >= high:
+        ends = [check_number("interval", end, 0, 1) for end in self.interval]
+        if len(ends) != 2 or ends[0] >= ends[1]:
             raise ValueError(f"`interval` must go from a smaller time to a larger one; got {self.interval}.")
 
     @property

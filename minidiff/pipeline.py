@@ -288,6 +288,8 @@ def from_image(image: Image, size: int) -> Tensor:
     import numpy as np
     from PIL import Image
 
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"`image` must be a PIL image, as Image.open(path) gives one; got {image!r:.80}.")
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     flat = Image.alpha_composite(white, image).convert("RGB").resize((size, size), Image.Resampling.LANCZOS)

@@ -212,6 +212,8 @@ class WordEncoder(nn.Module):
     def of(cls, captions: Sequence[str], **settings: Any) -> WordEncoder:
         """An untrained encoder that knows the words of these captions and is as long as the longest."""
         rows = [_words(caption) for caption in captions]
+        if not any(rows):
+            raise ValueError(f"`captions` must have at least one word between them; got {list(captions)!r:.80}.")
         return cls(("<pad>", *sorted({word for row in rows for word in row})), max(map(len, rows)), **settings)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

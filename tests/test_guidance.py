@@ -128,3 +128,5 @@ def test_a_scale_that_makes_no_sense_is_refused(scale):
 def test_an_empty_interval_is_refused():
     with pytest.raises(ValueError, match="`interval` must go from a smaller time to a larger one"):
         Guided(denoisers()[0], interval=(0.7, 0.3))
+    with pytest.raises(ValueError, match=r"`interval` must go from .*; got \(0\.5,\)"):
+        Guided(denoisers()[0], interval=(0.5,))  # type: ignore[arg-type]

@@ -292,3 +292,5 @@ def test_pixels_survive_the_way_to_an_image_and_back_and_transparency_is_white()
     clear = Image.new("RGBA", (40, 20), (255, 0, 0, 0))
     assert torch.equal(from_image(clear, 16), torch.ones(1, 3, 16, 16))
     assert to_images(torch.full((1, 3, 2, 2), 9.0))[0].getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(ValueError, match=r"`image` must be a PIL image, .*; got 'a\.png'"):
+        from_image("a.png", 16)  # type: ignore[arg-type]

@@ -173,6 +173,10 @@ def test_training_times_are_those_of_the_schedule(schedule, sampling):
         (lambda: LinearSchedule(T=20), r"`T` must be an integer from 21"),
         (lambda: DiscreteSchedule(torch.tensor([0.1, 1.0])), r"`betas` must be"),
         (lambda: make_schedule("cosin"), r"`schedule` .* Did you mean 'cosine'\?"),
+        (
+            lambda: NetDenoiser(MLP(), "cosine"),  # type: ignore[arg-type]
+            r"`schedule` must have alpha\(t\) and sigma\(t\), .* got 'cosine'\.",
+        ),
         (lambda: NetDenoiser(MLP(), RectifiedFlow(), "epsilon"), r"`parameterization` .* got 'epsilon'\."),
     ],
 )

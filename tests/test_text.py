@@ -249,3 +249,5 @@ def test_a_word_encoder_is_made_for_the_captions_it_is_given() -> None:
     assert encoder(["a red cat"]).mask.tolist() == [[True, True, True, False]]
     with pytest.raises(ValueError, match=r"`prompts` must be one of .*'dog'\. Did you mean 'dogs'"):
         encoder(["a dog"])
+    with pytest.raises(ValueError, match=r"`captions` must have at least one word between them; got \['', ' '\]"):
+        WordEncoder.of(["", " "])
