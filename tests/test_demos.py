@@ -45,11 +45,8 @@ def _choose(page: Page, name: str, label: str, value: str | float) -> None:
 
 def test_the_schedules_demo_shows_the_fox_as_the_library_noises_it(page: Page, address: str) -> None:
     demo = _open(page, address, "02_forward", "schedules")
-    page.run(
-        f"new Promise(done => (function look() {{ {demo}.demo.state().ready ? done(1) : setTimeout(look, 20) }})())"
-    )
     eps = page.run("{ const z = diffusion.normals(7); Array.from({length: 64 * 64 * 3}, z) }")
-    fox = torch.from_numpy(np.asarray(demo_data.fox()).astype(np.float64)) / 127.5 - 1
+    fox = torch.from_numpy(demo_data.fox()).double() / 127.5 - 1
     for name in IN_JS:
         _choose(page, "schedules", "Schedule", name)
         schedule = make_schedule(name)

@@ -10,8 +10,8 @@ stage.add("schedules", (place) => {
   const EDGE = { left: 34, right: 14, top: 14, bottom: 26 };
 
   let schedule, values; // `values`: the share of the signal at TIMES, which the handles show
-  let fox = null;
-  const normal = diffusion.normals(7), eps = Array.from({ length: 64 * 64 * 3 }, normal);
+  const fox = Array.from(atob(demoData.fox), (byte) => byte.charCodeAt(0)); // red, green, blue, row by row
+  const eps = Array.from({ length: fox.length }, diffusion.normals(7));
 
   // The signal's share of the variance: alpha_bar where alpha^2 + sigma^2 = 1.
   function share(of, t) {
@@ -80,7 +80,7 @@ stage.add("schedules", (place) => {
     const alpha = schedule.alpha(t), sigma = schedule.sigma(t);
     for (let i = 0; i < 64 * 64; i++) {
       for (let channel = 0; channel < 3; channel++) {
-        const x = alpha * (fox[4 * i + channel] / 127.5 - 1) + sigma * eps[3 * i + channel];
+        const x = alpha * (fox[3 * i + channel] / 127.5 - 1) + sigma * eps[3 * i + channel];
         image.data[4 * i + channel] = Math.round((x + 1) * 127.5); // what is outside [0, 255] is cut off
       }
       image.data[4 * i + 3] = 255;
@@ -100,8 +100,10 @@ stage.add("schedules", (place) => {
       handle.value = values[i + 1];
       handle.setAttribute("aria-valuetext", `${Math.round(100 * values[i + 1])} % of the variance`);
     });
-    if (fox) pictures.forEach(({ surface }, i) => picture(surface, TIMES[i]));
-    pictures.forEach(({ says }, i) => { says.textContent = words(diffusion.logSnr(schedule, TIMES[i])); });
+    pictures.forEach(({ surface, says }, i) => {
+      picture(surface, TIMES[i]);
+      says.textContent = words(diffusion.logSnr(schedule, TIMES[i]));
+    });
     const fine = Array.from({ length: 1000 }, (_, i) => share(schedule, (i + 1) / 1000));
     const half = fine.filter((value) => value > 0.5).length / 1000;
     const low = fine.filter((value) => value < 0.05).length / 10;
@@ -152,15 +154,7 @@ stage.add("schedules", (place) => {
     stage.element("p", { className: "demo-hint" },
       "Drag the five points up and down, or move them with the arrow keys. Bold below a picture: its log-SNR."));
 
-  const image = new Image();
-  image.onload = () => {
-    const surface = stage.element("canvas", { width: 64, height: 64 }), pen = surface.getContext("2d");
-    pen.drawImage(image, 0, 0);
-    fox = pen.getImageData(0, 0, 64, 64).data;
-    show();
-  };
-  image.src = demoData.fox;
   choose("cosine");
-  return { draw: show, state: () => ({ name: curve.value, values, ready: fox !== null,
+  return { draw: show, state: () => ({ name: curve.value, values,
     logSnr: TIMES.map((t) => diffusion.logSnr(schedule, t)) }) };
 });
