@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from urllib.parse import urljoin
 
 import pytest
@@ -76,3 +77,17 @@ def test_the_map_has_every_chapter_and_its_times(page: Page, address: str) -> No
     for entry in entries:
         read = re.search(r"(\d+) minutes to read", entry["words"])
         assert read and 5 <= int(read[1]) <= 60
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_can_be_listened_to(name: str, address: str) -> None:
+    """It says its language, its headings leave no level out, and each picture has words."""
+    text = (BUILT / f"{name}.html").read_text(encoding="utf-8")
+    article = text[text.index("<article") : text.index("</article>")]
+    assert re.search(r'<html[^>]* lang="en"', text)
+    levels = [int(level) for level in re.findall(r"<h([1-6])[ >]", article)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(inner <= outer + 1 for outer, inner in pairwise(levels))
+    for drawn in re.findall(r'<(?:canvas|[^>]* role="img")[^>]*>', article):
+        assert re.search(r'aria-label="[^"]{10,}"|aria-hidden="true"', drawn), drawn[:100]
+    assert not re.search(r'<img(?![^>]* alt="[^"]{3,}")[^>]*>', article)
