@@ -167,7 +167,7 @@ def test_prompts_become_the_same_tokens_as_in_python(page: Page, twin: TextToIma
         ids, mask = encoder.tokenize([odd], 40)
         assert encoded == {"ids": ids[0].tolist(), "mask": mask[0].tolist()}, odd
         assert cut == encoder.cut(odd)
-        assert styled == twin._in_style(odd, "noto")
+        assert styled == twin.styled(odd, "noto")
 
 
 def test_no_words_are_no_condition(page: Page, twin: TextToImage, address: str) -> None:
