@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import Condition, NoiseSchedule, Prediction, as_times, check_choice, per_sample, randn
+from minidiff.common import Condition, NoiseSchedule, Prediction, as_times, check_choice, check_number, per_sample, randn
 from minidiff.schedules import forward_jump
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
@@ -62,8 +62,9 @@ class NetDenoiser(nn.Module):
 
     net(x_t, t, cond) returns (B, ...) like x_t. weighting: "uniform" is the plain mean squared error (Ho et al.
     2020, equation 14); "min-snr" weighs the error so that its share in terms of x0 is min(SNR, 5) (Hang et al.
-    2023). time_sampling: how training times are drawn, "uniform" or "logit-normal" (more of the middle; Esser
-    et al. 2024). clip: limit |x0| to this value when predicting, None for no limit.
+    2023). time_sampling: how training times are drawn, "uniform" or "logit-normal": log(t / (1 - t)) ~ N(time_mean, 1),
+    more of the middle, or with time_mean > 0 more of the noise, where the layout is decided (Esser et al. 2024).
+    clip: limit |x0| to this value when predicting, None for no limit.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class NetDenoiser(nn.Module):
         *,
         weighting: str = "uniform",
         time_sampling: str = "uniform",
+        time_mean: float = 0.0,
         clip: float | None = None,
     ):
         super().__init__()
@@ -86,6 +88,7 @@ class NetDenoiser(nn.Module):
         self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
         self.weighting = check_choice("weighting", weighting, ("uniform", "min-snr"))
         self.time_sampling = check_choice("time_sampling", time_sampling, ("uniform", "logit-normal"))
+        self.time_mean = check_number("time_mean", time_mean, -10, 10)
         self.clip = clip
 
     def forward(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
@@ -121,7 +124,7 @@ class NetDenoiser(nn.Module):
         """n training times: the steps i/T of a discrete schedule, or any time of a continuous one."""
         home = generator.device if generator is not None else device
         if self.time_sampling == "logit-normal":
-            return torch.sigmoid(torch.randn(n, generator=generator, device=home)).to(device)
+            return torch.sigmoid(self.time_mean + torch.randn(n, generator=generator, device=home)).to(device)
         steps = getattr(self.schedule, "T", None)
         if steps is None:
             return torch.rand(n, generator=generator, device=home).to(device)

@@ -204,7 +204,8 @@ class WordEncoder(nn.Module):
         self.dim = self.pooled_dim = dim
         self.layers, self.heads = layers, heads
         self.word = nn.Embedding(len(self.vocabulary), dim)
-        self.position = nn.Parameter(0.02 * torch.randn(context, dim))
+        # As large as nn.Embedding's words: a whisper beside them would leave the prompt a bag of words for very long.
+        self.position = nn.Parameter(torch.randn(context, dim))
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
         self.transformer = nn.TransformerEncoder(layer, layers, nn.LayerNorm(dim), enable_nested_tensor=False)
 
