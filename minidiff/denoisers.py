@@ -9,7 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import Condition, NoiseSchedule, Prediction, as_times, check_choice, check_number, per_sample, randn
+from minidiff.common import (
+    Condition,
+    NoiseSchedule,
+    Prediction,
+    as_times,
+    check_choice,
+    check_number,
+    per_sample,
+    randn,
+)
 from minidiff.schedules import forward_jump
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
@@ -62,8 +71,8 @@ class NetDenoiser(nn.Module):
 
     net(x_t, t, cond) returns (B, ...) like x_t. weighting: "uniform" is the plain mean squared error (Ho et al.
     2020, equation 14); "min-snr" weighs the error so that its share in terms of x0 is min(SNR, 5) (Hang et al.
-    2023). time_sampling: how training times are drawn, "uniform" or "logit-normal": log(t / (1 - t)) ~ N(time_mean, 1),
-    more of the middle, or with time_mean > 0 more of the noise, where the layout is decided (Esser et al. 2024).
+    2023). time_sampling: how training times are drawn, "uniform" or "logit-normal", log(t / (1 - t)) ~ N(time_mean,
+    1): more of the middle or, with time_mean > 0, of the noise, where the layout is decided (Esser et al. 2024).
     clip: limit |x0| to this value when predicting, None for no limit.
     """
 
