@@ -196,14 +196,16 @@ def evaluate_shapes(
 
     {"seen" | "held_out": {"model", "ceiling", "chance"}}, each with "all" (every attribute right at once), single
     attributes and "readable", shares in [0, 1]; the model's "all_interval" is a bootstrap over scenes. ceiling: fresh
-    renderings of the same scenes. chance: the model's pictures, marked against other scenes.
+    renderings of the same scenes. chance: the model's pictures, marked against other scenes. Ready for JSON but for
+    `pictures`, as in `evaluate`.
     """
     from minidiff.data.scenes import random_scene
     from minidiff.data.shapes import render
     from minidiff.data.shapes_oracle import adherence, compare, read
 
     check_int("n", n, 2, 100_000)
-    result: dict[str, Any] = {"settings": {"n": n, "seed": seed, "steps": steps, "guidance": guidance}}
+    settings = {"n": n, "seed": seed, "steps": steps, "guidance": guidance}
+    result: dict[str, Any] = {"settings": settings, "pictures": {}}
     for name, held_out in (("seen", False), ("held_out", True)):
         rng = np.random.default_rng([seed, 7, int(held_out)])
         scenes = [random_scene(rng, held_out) for _ in range(n)]
@@ -215,6 +217,7 @@ def evaluate_shapes(
             "ceiling": adherence(torch.stack([render(scene, rng) for scene in scenes]), scenes),
             "chance": adherence(x, [*scenes[1:], scenes[0]]),
         }
+        result["pictures"][f"{name} pairs".replace("_", "-")] = (captions[:64], x[:64])
     return _no_nan(result)
 
 

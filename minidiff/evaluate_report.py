@@ -39,6 +39,13 @@ COPIES = """
 <p>A picture counts as a copy when it is nearer to its nearest training picture than 99 % of the real test pictures
 are to theirs, both in features and in foreground pixels.</p>
 """
+SHAPES = """
+<p>Counted by an oracle that reads the scene back from the picture; nothing in it is learned. <b>All</b>: number,
+size, color, shape and place are right at once, and nothing else is in the picture; what cannot be read is wrong in
+everything. <b>Relation</b> counts the scenes with two groups. <b>Held out</b>: pairs of color and shape that no
+training picture shows. <b>Ceiling</b>: real renderings of the same scenes. <b>Chance</b>: the model's pictures,
+marked against other scenes.</p>
+"""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; } .wide { overflow-x: auto; }
@@ -50,11 +57,11 @@ th:first-child, td:first-child { text-align: left; } img { max-width: 100%; imag
 def write_report(result: dict[str, Any], folder: str | Path) -> Path:
     """Write evaluation.json, index.html and a PNG contact sheet per set of pictures; return the page's path.
 
-    result: of `evaluate`; it is left as it is, and everything of it but `pictures` goes into the JSON. Raises
-    ValueError when it is no such result.
+    result: of `evaluate` or `evaluate_shapes`; it is left as it is, and everything of it but `pictures` goes into the
+    JSON. Raises ValueError when it is no such result.
     """
-    if not isinstance(result, dict) or "splits" not in result:
-        raise ValueError("`result` must be the dict that `evaluate` returns.")
+    if not isinstance(result, dict) or not {"splits", "held_out"} & set(result):
+        raise ValueError("`result` must be the dict that `evaluate` or `evaluate_shapes` returns.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {name: value for name, value in result.items() if name != "pictures"}
@@ -83,7 +90,20 @@ def contact_sheet(pictures: Tensor, columns: int = 16) -> Any:
 def _page(numbers: dict[str, Any], sheets: dict[str, tuple[str, Sequence[str]]]) -> str:
     parts = [f"<!doctype html><html lang=en><meta charset=utf-8><title>Evaluation</title><style>{STYLE}</style>"]
     told = ", ".join(f"{name} {value}" for name, value in numbers["settings"].items())
-    parts.append(f"<h1>Evaluation</h1><p>{html.escape(told)}</p>{EXPLAINED}<h2>What each row has seen</h2><dl>")
+    parts.append(f"<h1>Evaluation</h1><p>{html.escape(told)}</p>")
+    parts += _emoji(numbers) if "splits" in numbers else _shapes(numbers)
+    parts.append("<h2>Pictures</h2>")
+    for name, (file, captions) in sheets.items():
+        words = html.escape(" · ".join(captions))
+        parts.append(
+            f"<h3>{html.escape(name)}</h3><img src='{file}' alt='Contact sheet: {html.escape(name, quote=True)}'>"
+            f"<details><summary>The prompts, row by row</summary><p>{words}</p></details>"
+        )
+    return "\n".join(parts) + "</html>\n"
+
+
+def _emoji(numbers: dict[str, Any]) -> list[str]:
+    parts = [f"{EXPLAINED}<h2>What each row has seen</h2><dl>"]
     parts += [f"<dt><b>{html.escape(k)}</b><dd>{html.escape(v)}" for k, v in numbers["seen"].items()]
     parts.append("</dl>")
     for split, found in numbers["splits"].items():
@@ -99,14 +119,15 @@ def _page(numbers: dict[str, Any], sheets: dict[str, tuple[str, Sequence[str]]])
     ):
         parts.append(f"<h2>{title}</h2>{text}")
         parts += [f"<h3>{html.escape(name)}</h3>{_nested(values)}" for name, values in found.items()]
-    parts.append("<h2>Pictures</h2>")
-    for name, (file, captions) in sheets.items():
-        words = html.escape(" · ".join(captions))
-        parts.append(
-            f"<h3>{html.escape(name)}</h3><img src='{file}' alt='Contact sheet: {html.escape(name, quote=True)}'>"
-            f"<details><summary>The prompts, row by row</summary><p>{words}</p></details>"
-        )
-    return "\n".join(parts) + "</html>\n"
+    return parts
+
+
+def _shapes(numbers: dict[str, Any]) -> list[str]:
+    parts = [SHAPES]
+    for name in ("seen", "held_out"):
+        rows = {who: {k: v for k, v in row.items() if v is not None} for who, row in numbers[name].items()}
+        parts.append(f"<h2>{name.replace('_', ' ').capitalize()} pairs</h2>{_nested(rows)}")
+    return parts
 
 
 def _marks(rows: dict[str, dict[str, Any]], chance: dict[str, Any]) -> str:

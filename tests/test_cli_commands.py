@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -103,6 +104,16 @@ def test_train_trains_and_says_how_to_use_the_model(minidiff: Run, monkeypatch: 
         "steps": 5, "minutes": 0.5, "compiled": True
     }  # fmt: skip
     assert "train emoji-64 --clip a" in minidiff("train", "clip", "--out", "a").out
+
+
+def test_evaluate_counts_shapes_with_the_oracle(minidiff: Run) -> None:
+    done = minidiff("evaluate", "shapes", "--size", 4, "--steps", 2, "--out", "counted")
+    assert done.code == 0 and done.out.strip() == str(Path("counted") / "index.html")
+    found = json.loads(Path("counted/evaluation.json").read_text())
+    assert found["settings"]["n"] == 4 and found["checkpoint"] == "shapes" and "pictures" not in found
+    assert found["seen"]["ceiling"]["all"] == found["held_out"]["ceiling"]["all"] == 1
+    page = Path("counted/index.html").read_text()
+    assert "Held out pairs" in page and Path("counted/held-out-pairs.png").exists()
 
 
 def test_evaluate_refuses_what_it_could_not_do(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:

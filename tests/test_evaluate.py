@@ -230,7 +230,7 @@ def test_a_report_is_json_and_a_page_with_every_sheet(result: dict, tmp_path) ->
     assert numbers["splits"] == json.loads(json.dumps(result["splits"]))
     sheets = sorted(path.name for path in tmp_path.glob("*.png"))
     assert len(sheets) == len(result["pictures"]) and all(f"src='{name}'" in page for name in sheets)
-    with pytest.raises(ValueError, match="`evaluate` returns"):
+    with pytest.raises(ValueError, match="`evaluate` or `evaluate_shapes` returns"):
         write_report({}, tmp_path)
 
 
@@ -266,6 +266,8 @@ def test_shapes_are_counted_by_the_oracle() -> None:
         return torch.stack(scenes).float() / 127.5 - 1
 
     found = evaluate_shapes(draws_what_is_said, 20)
+    captions, pictures = found.pop("pictures")["held-out pairs"]
+    assert len(captions) == len(pictures) == 20 and pictures.dtype == torch.uint8
     json.dumps(found, allow_nan=False)
     for part in ("seen", "held_out"):
         assert found[part]["model"]["all"] == found[part]["ceiling"]["all"] == 1

@@ -1,4 +1,4 @@
-"""`minidiff evaluate`: a model measured on pictures it has never seen."""
+"""`minidiff evaluate`: a model measured on what it has never seen."""
 
 from __future__ import annotations
 
@@ -18,29 +18,39 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Calls of the network per picture.")] = 12,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
     repeats: Annotated[int, typer.Option(help="Pictures per prompt, with different seeds.")] = 8,
-    size: Annotated[int, typer.Option(help="Pictures on each side of the distances between distributions.")] = 600,
+    size: Annotated[
+        int, typer.Option(help="Pictures on each side of the distances between distributions; scenes of shapes.")
+    ] = 600,
     device: Device = None,
 ) -> None:
-    """Measure a text-to-emoji model on pictures it has never seen, beside ceiling and baselines.
+    """Measure a model on what it has never seen, beside ceiling and chance (and, for emoji, other baselines).
 
-    Example:
+    Emoji are marked by a classifier that ships with minidiff, shapes by an exact oracle.
+
+    Examples:
 
         minidiff evaluate emoji-64 --repeats 2 --size 200
+
+        minidiff evaluate shapes --guidance 3 --size 500
     """
     from minidiff.common import check_int, pick_device
-    from minidiff.evaluate import Settings, generate_with
+    from minidiff.evaluate import Settings, evaluate_shapes, generate_with
     from minidiff.evaluate import evaluate as measure
     from minidiff.evaluate_report import write_report
     from minidiff.judge import Judge
     from minidiff.pipeline import TextToImage, check_settings
+    from minidiff.text import WordEncoder
 
     check_settings(steps=steps, guidance=guidance)
     check_int("size", size, 4, 3025)
     settings = Settings(steps, guidance, repeats=check_int("repeats", repeats, 1, 1000))
     check_folder("out", out)
     target = pick_device(device)
-    judge = Judge.load(device=str(target))
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
-    result = measure(generate_with(pipe), judge, settings=settings, distribution_size=size)
+    if isinstance(pipe.encoder, WordEncoder):
+        result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
+    else:
+        judge = Judge.load(device=str(target))
+        result = measure(generate_with(pipe), judge, settings=settings, distribution_size=size)
     result["checkpoint"] = checkpoint
     print(write_report(result, out))

@@ -1,0 +1,97 @@
+"""The checkers of chapter 4, text: each looks at an answer and gives a hint or None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minidiff.common import seeded
+from minidiff.learn import exercise
+
+
+@exercise("4.1", "the mask comes before the softmax, so what may be read shares everything.")
+def weights_with_padding(answer: Any) -> str | None:
+    """softmax(2, 1, -inf)."""
+    try:
+        weights = [float(value) for value in answer]
+    except (TypeError, ValueError):
+        return "give three numbers."
+    if len(weights) != 3:
+        return "give three numbers, one for each word."
+    e = math.e
+    if abs(weights[2]) > 1e-9:
+        return "padding must not be heard at all: its score is minus infinity before the softmax."
+    if all(abs(w - r) < 1e-3 for w, r in zip(weights, (e**2 / (e**2 + e + 1), e / (e**2 + e + 1), 0), strict=True)):
+        return "these do not add up to 1: the padding was taken out after the softmax; take it out before."
+    if any(abs(w - r) > 1e-3 for w, r in zip(weights, (e / (e + 1), 1 / (e + 1), 0), strict=True)):
+        return "each weight is e to the power of its score, divided by the sum of those that count."
+    return None
+
+
+@exercise("4.2", "a bag of words would have given 1: word order reaches the picture.")
+def who_has_which_color(answer: Callable[..., Any]) -> str | None:
+    """A function (shapes, pairs, x0) -> loss with exchanged colors / loss with the true caption, at t = 0.8."""
+    from minidiff.data.shapes import Group, Scene, render
+    from minidiff.pipeline import TextToImage
+
+    circle, star = Group(1, "large", "red", "circle"), Group(1, "large", "blue", "star")
+    pairs = [Scene(circle, "left of", star), Scene(star, "above", circle)]
+    rng = np.random.default_rng(0)
+    x0 = torch.stack([render(scene, rng) for scene in pairs]).float() / 127.5 - 1
+    shapes, t = TextToImage.from_pretrained("shapes"), torch.full((2,), 0.8)
+
+    def exchanged(s: Scene) -> Scene:
+        assert s.second is not None
+        first, second = replace(s.first, color=s.second.color), replace(s.second, color=s.first.color)
+        return replace(s, first=first, second=second)
+
+    def loss(told: list[Scene]) -> float:
+        cond = shapes.condition([scene.caption() for scene in told])
+        with torch.no_grad():
+            return float(shapes.denoiser.loss(x0, cond, seeded(5), t).mean())
+
+    right = loss([exchanged(scene) for scene in pairs]) / loss(pairs)
+    value = float(answer(shapes, pairs, x0))
+    if abs(value - 1 / right) < 0.02 / right:
+        return "that is the other way round: divide the loss with exchanged colors by the one with the truth."
+    if abs(value - 1) < 1e-4:
+        return "the two losses are equal: were the captions really different, and the noise the same?"
+    if abs(value - right) > 0.02 * right:
+        return "take the mean loss over the scenes at t = 0.8, each time with a new seeded(5), and divide."
+    return None
+
+
+@exercise("4.3", "scale 1 is the plain conditional answer, so that is what guidance switched off means.")
+def guidance_by_hand(answer: Callable[..., Any]) -> str | None:
+    """A function (eps_cond, eps_neg, w, t, interval) -> guided eps."""
+    eps_cond, eps_neg = torch.randn(2, 5, generator=seeded(0), dtype=torch.float64)
+    for t, w in ((0.5, 4.0), (0.9, 1.0), (0.1, 1.0)):
+        value = answer(eps_cond, eps_neg, 4.0, t, (0.2, 0.8))
+        if not isinstance(value, Tensor) or value.shape != eps_cond.shape:
+            return "return the guided eps, a tensor of the same shape."
+        if torch.allclose(value, eps_neg + w * (eps_cond - eps_neg)):
+            continue
+        if t != 0.5 and torch.allclose(value, eps_neg):
+            return f"at t = {t} you ignore the prompt. Guidance that is off means scale 1, the conditional answer."
+        if torch.allclose(value, eps_cond + w * (eps_cond - eps_neg)):
+            return "you start from eps_cond, so w = 0 would be the conditional answer; start from eps_neg."
+        return f"at t = {t} it should be eps_neg + {w:g} (eps_cond - eps_neg)."
+    return None
+
+
+@exercise("4.4", "where the class is certain there is nothing left to insist on; guidance acts where classes meet.")
+def far_on_its_own_side(answer: Any) -> str | None:
+    """lim (w - 1) d/dx log p(c | x) = 0."""
+    try:
+        value = float(answer)
+    except (TypeError, ValueError):
+        return "give one number."
+    if abs(value) > 1e-9:
+        return "write p(c | x) for the two Gaussians: it is a logistic function of x. What is its slope far out?"
+    return None
