@@ -161,7 +161,14 @@ def build_judge(device: torch.device, clip: str | None = None) -> Job:
 
 SMALL_EMOJI = UNetConfig(size=64, patch=4, widths=(64, 96, 128), dropout=0.1, embedding=128, blocks=1)
 SHAPES = UNetConfig(
-    size=32, widths=(32, 48, 64), attention=(False, True, True), blocks=1, head_dim=16, embedding=96, dropout=0.0
+    size=32,
+    widths=(32, 48, 64),
+    attention=(False, True, True),
+    blocks=1,
+    head_dim=16,
+    embedding=96,
+    positions=True,
+    dropout=0.0,
 )
 
 PRESETS: dict[str, Preset] = {

@@ -99,14 +99,31 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
+def place_embedding(height: int, width: int, dim: int, octaves: int = 4) -> Tensor:
+    """Where each place lies, as sines and cosines of row and column: (H*W, dim), zeros after the first 4 * octaves.
+
+    sin and cos of pi 2^k u for k < octaves, u the middle of the row or column in (0, 1): cos(pi u) falls from one
+    edge to the other, so it tells left from right. The idea is Vaswani et al. 2017's (section 3.5), for two axes.
+    """
+    rows, columns = ((torch.arange(n) + 0.5) / n for n in (height, width))
+    middles = torch.cartesian_prod(rows, columns)[:, :, None]
+    angles = math.pi * middles * 2.0 ** torch.arange(octaves)  # (H*W, 2, octaves)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :dim]
+    return F.pad(waves, (0, dim - waves.shape[1]))
+
+
 class AttentionBlock(nn.Module):
     """Let every place look at every other place, then at the words, then think: self-, cross-attention, MLP.
 
-    (B, C, H, W) -> (B, C, H, W). Without context_dim there are no words to look at.
+    (B, C, H, W) -> (B, C, H, W). Without context_dim there are no words to look at. positions: tell each place where
+    it is, which convolutions can only feel from the edges; "left of" needs it.
     """
 
-    def __init__(self, channels: int, heads: int, context_dim: int | None = None, expansion: int = 2):
+    def __init__(
+        self, channels: int, heads: int, context_dim: int | None = None, expansion: int = 2, positions: bool = False
+    ):
         super().__init__()
+        self.positions = positions
         self.norm_self = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, heads)
         self.cross_attention = None
@@ -123,8 +140,9 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Return (B, C, H, W)."""
         h = x.flatten(2).transpose(1, 2)  # (B, H*W, C): one token per place
-        h = h + self.self_attention(self.norm_self(h))
+        here = place_embedding(*x.shape[2:], x.shape[1]).to(x) if self.positions else 0
+        h = h + self.self_attention(self.norm_self(h) + here)
         if self.cross_attention is not None:
-            h = h + self.cross_attention(self.norm_cross(h), context, mask)
-        h = h + self.mlp(self.norm_mlp(h))
+            h = h + self.cross_attention(self.norm_cross(h) + here, context, mask)
+        h = h + self.mlp(self.norm_mlp(h) + here)
         return h.transpose(1, 2).unflatten(2, x.shape[2:])

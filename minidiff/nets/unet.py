@@ -21,8 +21,9 @@ class UNetConfig:
     size: pixels along an edge. patch: pixels folded into channels before anything else (pixel-unshuffle), which
     makes every later layer patch^2 times cheaper. widths: channels per level, each level at half the resolution
     of the one before. attention: which levels have it. blocks: residual blocks per level on the way down, and as
-    many on the way up. context_dim: size of the words' vectors, None for a model without text; pooled_dim and
-    image_dim: sizes of the sentence's and of the CLIP image's vector. labels: number of classes besides "none".
+    many on the way up. positions: whether attention is told where each place lies. context_dim: size of the words'
+    vectors, None for a model without text; pooled_dim and image_dim: sizes of the sentence's and of the CLIP image's
+    vector. labels: number of classes besides "none".
     """
 
     size: int = 64
@@ -34,6 +35,7 @@ class UNetConfig:
     head_dim: int = 32
     expansion: int = 2
     embedding: int = 160
+    positions: bool = False
     context_dim: int | None = None
     pooled_dim: int | None = None
     image_dim: int | None = None
@@ -169,7 +171,11 @@ class Layer(nn.Module):
         super().__init__()
         self.block = ResidualBlock(channels_in, channels_out, config.embedding, config.dropout)
         heads = channels_out // config.head_dim
-        self.attention = AttentionBlock(channels_out, heads, config.context_dim, config.expansion) if attend else None
+        self.attention = (
+            AttentionBlock(channels_out, heads, config.context_dim, config.expansion, config.positions)
+            if attend
+            else None
+        )
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return (B, channels_out, H, W)."""
