@@ -1,11 +1,15 @@
 """The networks: what they are told, and that what is absent says nothing."""
 
+import math
+
 import pytest
 import torch
 
 from minidiff.common import Condition, TextEmbedding, randn, seeded
+from minidiff.denoisers import NetDenoiser
 from minidiff.nets import MLP, UNet, UNetConfig
-from minidiff.nets.layers import Attention, TimeEmbedding
+from minidiff.nets.layers import Attention, AttentionBlock, TimeEmbedding, place_embedding
+from minidiff.schedules import RectifiedFlow
 
 SMALL = UNetConfig(
     size=16, widths=(16, 32), attention=(False, True), blocks=1, embedding=32,
@@ -137,3 +141,36 @@ def test_the_mlp_takes_points_of_any_dimension_and_labels():
 def test_wrong_shapes_get_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_the_place_embedding_tells_all_places_apart_and_left_from_right():
+    places = place_embedding(8, 8, 32)
+    assert places.shape == (64, 32) and torch.equal(places[:, 16:], torch.zeros(64, 16))
+    assert torch.cdist(places, places).add(torch.eye(64)).min() > 0.1
+    rows, columns = places.view(8, 8, 32)[:, :, 4], places.view(8, 8, 32)[:, :, 12]  # cos(pi y), cos(pi x)
+    assert (rows.diff(dim=0) < 0).all() and (columns.diff(dim=1) < 0).all()
+    assert rows[0, 0] == pytest.approx(math.cos(math.pi / 16)) and torch.allclose(rows, columns.T)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_only_attention_that_knows_places_can_tell_where_it_is(positions):
+    """Without places, attention treats a shuffled picture as the same picture, shuffled."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        block = AttentionBlock(16, 2, context_dim=12, positions=positions)
+        for parameter in block.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    x, text = randn((3, 16, 4, 4), seeded(1)), words()
+    turned = block(x.flip(3), text.tokens, text.mask).flip(3)
+    same = torch.allclose(turned, block(x, text.tokens, text.mask), atol=1e-4)
+    assert same == (not positions)
+
+
+def test_training_times_lie_where_they_are_asked_for():
+    """log(t / (1 - t)) ~ N(time_mean, 1)."""
+    for mean in (0.0, 1.0):
+        denoiser = NetDenoiser(UNet(SMALL), RectifiedFlow(), "flow", time_sampling="logit-normal", time_mean=mean)
+        odds = torch.logit(denoiser.draw_times(40_000, seeded(0), torch.device("cpu")))
+        assert odds.mean() == pytest.approx(mean, abs=0.02) and odds.std() == pytest.approx(1, abs=0.02)
+    with pytest.raises(ValueError, match="`time_mean` must be a number from -10 to 10; got nan"):
+        NetDenoiser(UNet(SMALL), RectifiedFlow(), "flow", time_mean=float("nan"))
