@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-import minidiff
 from minidiff import checkpoints
+from minidiff.cards import command, data_hash, draw_samples, facts, flops_per_picture
 from minidiff.checkpoints import load_clip
 from minidiff.clip import (
     CaptionTable,
@@ -27,7 +25,7 @@ from minidiff.clip import (
     train_tokenizer,
 )
 from minidiff.common import check_choice, pick_device
-from minidiff.data.emoji import FOLDER, STYLES, EmojiPictures, load_emoji
+from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
@@ -249,15 +247,17 @@ def run(
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
         torch.manual_seed(config.seed)
         job = Job(*preset.build(where, clip))
+        cost = flops_per_picture(job.objective, job.source)
     if compiled:
         _compile(job.objective)
     started = time.time()
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
     measured = job.finish(result.ema_objective.eval().requires_grad_(False), folder)
     said = {k: v for k, v in {**changes, "clip": clip, "compile": compiled or None}.items() if v is not None}
-    card = {"preset": name, "command": _command(name, said), "data_sha256": _data_hash(job.source)}
-    card |= _card(config, result, where) | {"minutes": (time.time() - started) / 60, "measured": measured}
+    card = {"preset": name, "command": command(name, said), "data_sha256": data_hash(job.source)}
+    card |= facts(config, result, where, cost) | {"minutes": (time.time() - started) / 60, "measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    draw_samples(folder, where)
     return card
 
 
@@ -265,43 +265,3 @@ def _compile(objective: nn.Module) -> None:
     net = next((m for m in objective.modules() if isinstance(m, UNet)), None)
     if net is not None:
         net.compile()
-
-
-def _command(name: str, said: dict[str, Any]) -> str:
-    options = (f" --{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in said.items())
-    return f"minidiff train {name}" + "".join(options)
-
-
-def _data_hash(source: Any) -> str:
-    """Of the pictures themselves where a source draws them (shapes), else of the bundled emoji's SHA256SUMS."""
-    pictures: Any = getattr(source, "pictures", None)
-    drawn = isinstance(pictures, torch.Tensor)
-    return hashlib.sha256(pictures.cpu().numpy() if drawn else (FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
-
-
-def _card(config: TrainConfig, result: TrainResult, device: torch.device) -> dict[str, Any]:
-    """Everything needed to repeat the run, and how it went."""
-    on_gpu = device.type == "cuda"
-    return {
-        "config": asdict(config),
-        "minidiff": minidiff.__version__,
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if on_gpu else device.type.upper(),
-        "parameters": sum(p.numel() for p in result.objective.parameters() if p.requires_grad),
-        "steps": result.step,
-        "seconds": result.seconds,
-        "images_per_second": result.step * config.batch_size / max(result.seconds, 1e-9),
-        "skipped_steps": result.skipped,
-        "history": result.history[:: max(1, len(result.history) // 200)],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that this minidiff runs from, None where it was installed."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None

@@ -16,6 +16,7 @@ from small_emoji import SmallEmoji
 from small_models import CLIP, small_clip
 
 from minidiff import checkpoints, presets
+from minidiff.cards import flops_per_picture
 from minidiff.data import shapes
 from minidiff.data.emoji import FOLDER, STYLES, load_emoji
 from minidiff.judge import Judge
@@ -71,6 +72,9 @@ def test_a_preset_trains_and_leaves_a_model_with_its_card(name: str, tmp_path: P
     emoji_sums = hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
     assert (card["data_sha256"] == emoji_sums) == (not name.startswith("shapes"))
     assert card["torch"] == torch.__version__ and card["seconds"] > 0 and card["images_per_second"] > 0
+    assert card["flops_per_image"] > 1e4 and card["utilization"] is None
+    assert card["flops_per_second"] == pytest.approx(card["flops_per_image"] * card["images_per_second"])
+    assert (tmp_path / "out" / "samples.png").exists() == (name not in ("judge", "clip", "prior"))
     if name == "judge":
         assert Judge.load(tmp_path / "out").bases
     elif name == "clip":
@@ -117,6 +121,25 @@ def test_the_networks_have_the_sizes_that_were_promised() -> None:
         flagship, quick = (UNet(replace(c, **told)) for c in (UNetConfig(), presets.SMALL_EMOJI))
     assert count(flagship) <= 8.5e6 and count(quick) < count(flagship) / 2
     assert count(clip.model.text_model) <= 2e6 and count(clip.model.vision_model) <= 1.5e6
+
+
+def test_the_cost_of_a_step_is_what_its_products_say() -> None:
+    """A linear layer of 3 x 5 on 7 pictures: 2 * 3 * 5 FLOPs each forward, and as many for the weights' gradient."""
+
+    class Source:
+        def order(self, seed: int, epoch: int) -> torch.Tensor:
+            return torch.arange(7)
+
+        def batch(self, indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            return torch.ones(len(indices), 3)
+
+    class Linear(torch.nn.Linear):
+        def forward(self, batch: torch.Tensor, generator: Any = None) -> torch.Tensor:
+            return super().forward(batch)
+
+    layer = Linear(3, 5)
+    assert flops_per_picture(layer, Source(), 7) == 2 * (2 * 3 * 5)
+    assert layer.weight.grad is None
 
 
 def unused(*_: Any) -> Any:

@@ -23,10 +23,8 @@ FLOORS = {
     **dict.fromkeys(("nets.unet", "nets.mlp", "nets.dit", "text", "denoisers"), 2),
     **dict.fromkeys(("toy", "data", "guidance", "samplers", "training"), 3),
     **dict.fromkeys(("clip", "prior", "judge", "gan", "versus", "metrics", "plotting", "frames", "learn"), 4),
-    **dict.fromkeys(
-        ("checkpoints", "exercises", "images", "look", "pipeline", "recipes", "presets", "evaluate", "export"), 5
-    ),
-    **dict.fromkeys(("project", "prompts", "editing"), 5),
+    **dict.fromkeys(("cards", "checkpoints", "exercises", "images", "look", "pipeline", "recipes", "presets"), 5),
+    **dict.fromkeys(("editing", "evaluate", "export", "project", "prompts"), 5),
     "cli": 6,
     "__init__": 7,  # the front door may name anything
 }

@@ -1,0 +1,116 @@
+"""What a training run writes beside its weights: a card with all that is needed to repeat it, and pictures.
+
+The card is JSON: command, settings, data, device, speed, cost, the course of the loss, and what was measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import minidiff
+from minidiff.common import seeded
+from minidiff.data.emoji import FOLDER
+from minidiff.images import grid
+from minidiff.pipeline import TextToImage
+from minidiff.text import WordEncoder
+from minidiff.training.config import TrainConfig
+from minidiff.training.loop import TrainResult
+
+# The makers' figures for dense matrix products, in FLOP/s: bf16 where the loop uses it, fp32 on the T4.
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 8.1e12}
+DRAWN = {
+    "emoji": ("red heart", "grinning face", "cat face", "house"),
+    "shapes": (
+        "a large red circle",
+        "two small blue squares",
+        "a small green star",
+        "a yellow star above a black square",
+    ),
+}
+
+
+def command(name: str, said: dict[str, Any]) -> str:
+    """The command line that makes the same run."""
+    options = (f" --{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in said.items())
+    return f"minidiff train {name}" + "".join(options)
+
+
+def data_hash(source: Any) -> str:
+    """Of the pictures themselves where a source draws them (shapes), else of the bundled emoji's SHA256SUMS."""
+    pictures: Any = getattr(source, "pictures", None)
+    drawn = isinstance(pictures, torch.Tensor)
+    return hashlib.sha256(pictures.cpu().numpy() if drawn else (FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
+
+
+def flops_per_picture(objective: nn.Module, source: Any, n: int = 2) -> int:
+    """Floating-point operations of one training step, forward and backward, per picture; leaves no gradient.
+
+    Counted by torch for matrix products, convolutions and attention; a multiplication and an addition are two.
+    """
+    from accelerate.utils import send_to_device
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    generator = seeded(0)
+    batch = send_to_device(source.batch(source.order(0, 0)[:n], generator), next(objective.parameters()).device)
+    # The plain kernel: not every fused one is counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        objective(batch, generator).float().mean().backward()
+    objective.zero_grad(set_to_none=True)
+    return counter.get_total_flops() // n
+
+
+def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops: int) -> dict[str, Any]:
+    """How the run was set up, how it went, and what it cost; utilization where the device's peak is known."""
+    on_gpu = device.type == "cuda"
+    every = max(1, len(result.history) // 200)
+    name = torch.cuda.get_device_name(device) if on_gpu else device.type.upper()
+    speed = result.step * config.batch_size / max(result.seconds, 1e-9)
+    peak = next((peak for chip, peak in PEAK.items() if chip in name), None)
+    return {
+        "config": asdict(config),
+        "minidiff": minidiff.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "device": name,
+        "parameters": sum(p.numel() for p in result.objective.parameters() if p.requires_grad),
+        "steps": result.step,
+        "seconds": result.seconds,
+        "images_per_second": speed,
+        "flops_per_image": flops,
+        "flops_per_second": flops * speed,
+        "utilization": flops * speed / peak if peak else None,
+        "skipped_steps": result.skipped,
+        "history": result.history[::every],
+    }
+
+
+def draw_samples(folder: Path, device: torch.device) -> None:
+    """Write samples.png: what the model in the folder draws, a row per prompt; nothing where it cannot draw."""
+    try:
+        with torch.random.fork_rng(devices=[]):  # a new network draws weights before it is given its own
+            pipe = TextToImage.from_pretrained(folder).to(str(device))
+    except ValueError:  # a text encoder or a classifier
+        return
+    kind = "shapes" if isinstance(pipe.encoder, WordEncoder) else "emoji"
+    prompts = DRAWN[kind] if pipe.encoder is not None else ("",) * 4
+    styles = pipe.styles or (None,) * 4
+    rows = [pipe(list(prompts), style=style, seed=4 * i) for i, style in enumerate(styles)]
+    grid([image for row in rows for image in row], 2, 4).save(folder / "samples.png", optimize=True)
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that this minidiff runs from, None where it was installed."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
