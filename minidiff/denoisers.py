@@ -71,9 +71,9 @@ class NetDenoiser(nn.Module):
 
     net(x_t, t, cond) returns (B, ...) like x_t. weighting: "uniform" is the plain mean squared error (Ho et al.
     2020, equation 14); "min-snr" weighs the error so that its share in terms of x0 is min(SNR, 5) (Hang et al.
-    2023). time_sampling: how training times are drawn, "uniform" or "logit-normal", log(t / (1 - t)) ~ N(time_mean,
-    1): more of the middle or, with time_mean > 0, of the noise, where the layout is decided (Esser et al. 2024).
-    clip: limit |x0| to this value when predicting, None for no limit.
+    2023). time_sampling: how training times are drawn, "uniform" or "logit-normal", log(t / (1 - t)) ~ N(m, s^2) with
+    (m, s) = time_shape: more of the middle or, with m > 0, of the noise, where the layout is decided (Esser et al.
+    2024). clip: limit |x0| to this value when predicting, None for no limit.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class NetDenoiser(nn.Module):
         *,
         weighting: str = "uniform",
         time_sampling: str = "uniform",
-        time_mean: float = 0.0,
+        time_shape: tuple[float, float] = (0.0, 1.0),
         clip: float | None = None,
     ):
         super().__init__()
@@ -97,7 +97,8 @@ class NetDenoiser(nn.Module):
         self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
         self.weighting = check_choice("weighting", weighting, ("uniform", "min-snr"))
         self.time_sampling = check_choice("time_sampling", time_sampling, ("uniform", "logit-normal"))
-        self.time_mean = check_number("time_mean", time_mean, -10, 10)
+        mean, std = time_shape
+        self.time_shape = check_number("time_shape", mean, -10, 10), check_number("time_shape", std, 0, 10)
         self.clip = clip
 
     def forward(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
@@ -133,7 +134,8 @@ class NetDenoiser(nn.Module):
         """n training times: the steps i/T of a discrete schedule, or any time of a continuous one."""
         home = generator.device if generator is not None else device
         if self.time_sampling == "logit-normal":
-            return torch.sigmoid(self.time_mean + torch.randn(n, generator=generator, device=home)).to(device)
+            mean, std = self.time_shape
+            return torch.sigmoid(mean + std * torch.randn(n, generator=generator, device=home)).to(device)
         steps = getattr(self.schedule, "T", None)
         if steps is None:
             return torch.rand(n, generator=generator, device=home).to(device)

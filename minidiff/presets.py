@@ -130,8 +130,10 @@ def build_shapes(net: UNetConfig, scenes: int) -> Callable[[torch.device, str | 
 
         encoder = WordEncoder(VOCABULARY, CAPTION_LENGTH)
         told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.dim)
-        # Mostly noisy times: where things go, and which color belongs to which shape, is decided early.
-        denoiser = NetDenoiser(UNet(told), RectifiedFlow(), "flow", time_sampling="logit-normal", time_mean=1.0)
+        # Mostly noisy times: which color belongs to which shape, and what lies left of what, is decided early.
+        denoiser = NetDenoiser(
+            UNet(told), RectifiedFlow(), "flow", time_sampling="logit-normal", time_shape=(1.5, 1.5)
+        )
         drop = ConditionDropout(text=0.9, image=0.0, both=0.0, none=0.1)
 
         def finish(objective: JointDenoising, folder: Path) -> dict[str, Any]:

@@ -167,10 +167,10 @@ def test_only_attention_that_knows_places_can_tell_where_it_is(positions):
 
 
 def test_training_times_lie_where_they_are_asked_for():
-    """log(t / (1 - t)) ~ N(time_mean, 1)."""
-    for mean in (0.0, 1.0):
-        denoiser = NetDenoiser(UNet(SMALL), RectifiedFlow(), "flow", time_sampling="logit-normal", time_mean=mean)
+    """log(t / (1 - t)) ~ N(m, s^2)."""
+    for shape in ((0.0, 1.0), (1.5, 0.5)):
+        denoiser = NetDenoiser(UNet(SMALL), RectifiedFlow(), "flow", time_sampling="logit-normal", time_shape=shape)
         odds = torch.logit(denoiser.draw_times(40_000, seeded(0), torch.device("cpu")))
-        assert odds.mean() == pytest.approx(mean, abs=0.02) and odds.std() == pytest.approx(1, abs=0.02)
-    with pytest.raises(ValueError, match="`time_mean` must be a number from -10 to 10; got nan"):
-        NetDenoiser(UNet(SMALL), RectifiedFlow(), "flow", time_mean=float("nan"))
+        assert odds.mean() == pytest.approx(shape[0], abs=0.02) and odds.std() == pytest.approx(shape[1], abs=0.02)
+    with pytest.raises(ValueError, match="`time_shape` must be a number from -10 to 10; got nan"):
+        NetDenoiser(UNet(SMALL), RectifiedFlow(), "flow", time_shape=(float("nan"), 1.0))
