@@ -83,6 +83,7 @@ def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops:
         "parameters": sum(p.numel() for p in result.objective.parameters() if p.requires_grad),
         "steps": result.step,
         "seconds": result.seconds,
+        "minutes": result.seconds / 60,
         "images_per_second": speed,
         "flops_per_image": flops,
         "flops_per_second": flops * speed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,12 +251,11 @@ def run(
         cost = flops_per_picture(job.objective, job.source)
     if compiled:
         _compile(job.objective)
-    started = time.time()
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
     measured = job.finish(result.ema_objective.eval().requires_grad_(False), folder)
     said = {k: v for k, v in {**changes, "clip": clip, "compile": compiled or None}.items() if v is not None}
     card = {"preset": name, "command": command(name, said), "data_sha256": data_hash(job.source)}
-    card |= facts(config, result, where, cost) | {"minutes": (time.time() - started) / 60, "measured": measured}
+    card |= facts(config, result, where, cost) | {"measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     draw_samples(folder, where)
     return card
