@@ -7,8 +7,10 @@ A stamp holds a hash of the code cells (without the first, which holds the addre
 and checkpoints that they name: outputs whose stamp differs are older than what they claim to show.
 """
 
+import base64
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -74,6 +76,21 @@ def clean(book: Notebook) -> None:
             ]
 
 
+def compress(book: Notebook) -> None:
+    """Write the pictures anew, pixel for pixel the same, as small as PNG can be."""
+    from PIL import Image
+
+    for output in (o for cell in book["cells"] for o in cell.get("outputs", [])):
+        data = output.get("data", {})
+        if "image/png" in data:
+            before, after = base64.b64decode(data["image/png"]), io.BytesIO()
+            with Image.open(io.BytesIO(before)) as picture:
+                opaque = picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255)
+                (picture.convert("RGB") if opaque else picture).save(after, "PNG", optimize=True)
+            if after.tell() < len(before):
+                data["image/png"] = base64.b64encode(after.getvalue()).decode()
+
+
 def keep(output: Notebook) -> bool:
     """Whether an output that is only text is worth keeping: not the name of a widget or of a figure."""
     text = "".join(output["data"].get("text/plain", ""))
@@ -111,6 +128,7 @@ def run(paths: list[pathlib.Path], keep_outputs: bool = True) -> None:
             used = psutil.Process(kernel.provisioner.pid).cpu_times()
         if keep_outputs:
             clean(book)
+            compress(book)
             book.metadata["minidiff"] = stamp_of(book)
         else:
             book = nbformat.read(path, as_version=4)
