@@ -140,7 +140,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Return (B, C, H, W)."""
         h = x.flatten(2).transpose(1, 2)  # (B, H*W, C): one token per place
-        here = place_embedding(*x.shape[2:], x.shape[1]).to(x) if self.positions else 0
+        channels, height, width = x.shape[1:]
+        here = place_embedding(height, width, channels).to(x) if self.positions else 0
         h = h + self.self_attention(self.norm_self(h) + here)
         if self.cross_attention is not None:
             h = h + self.cross_attention(self.norm_cross(h) + here, context, mask)
