@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -231,7 +231,8 @@ def test_a_link_carries_the_settings_and_what_it_says_wrongly_is_ignored(page: P
     ],
 )
 def test_a_broken_model_is_named_in_a_sentence(spoil: Any, sentence: str, page: Page, address: str) -> None:
-    folder = BUILT / "_static" / "playground" / f"broken-{os.getpid()}"  # tests may run side by side
+    # A name of its own: tests may run side by side, and a browser remembers what it has loaded from an address.
+    folder = BUILT / "_static" / "playground" / f"broken-{secrets.token_hex(8)}"
     shutil.copytree(COMMITTED, folder, dirs_exist_ok=True)
     try:
         spoil(folder)

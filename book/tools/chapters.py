@@ -44,9 +44,13 @@ def code_cells(book: Notebook) -> list[str]:
 
 
 def asset_hashes(code: str) -> dict[str, str]:
-    """A hash for each folder of data or weights whose name occurs in the code; descriptions (.md) do not count."""
+    """A hash for each folder of data whose name occurs in the code, and of weights whose name is quoted there.
+
+    Descriptions (.md) do not count.
+    """
     hashes = {}
-    for folder in sorted(path for path in ASSETS.rglob("*") if path.is_dir() and path.name in code):
+    named = (p for p in ASSETS.rglob("*") if p.is_dir() and (p.name if p.parent == ASSETS else f'"{p.name}"') in code)
+    for folder in sorted(named):
         files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
         digest = hashlib.sha256()
         for path in files:

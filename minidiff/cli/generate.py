@@ -64,7 +64,7 @@ def generate(
     from minidiff.common import check_int, pick_device
     from minidiff.images import animation, grid, save_png
     from minidiff.pipeline import TextToImage, check_settings, to_images
-    from minidiff.recipes import check_recipe, cook
+    from minidiff.recipes import DALLE, MIDJOURNEY, check_recipe, cook
 
     check_int("count", count, 1, 64)
     check_int("scale", scale, 1, 16)
@@ -88,7 +88,8 @@ def generate(
             frames.append(grid(to_images(x), scale))
         print(f"step {i + 1} of {steps}", end="\n" if i + 1 == steps else "\r", file=sys.stderr, flush=True)
 
-    settings: dict[str, Any] = {"steps": steps, "seed": seed, "sampler": sampler, **given}
+    usual = {"guidance": 4.0, "rescale": 0.0} | {"dalle": DALLE, "midjourney": MIDJOURNEY}.get(recipe or "", {})
+    settings: dict[str, Any] = {"steps": steps, "seed": seed, "sampler": sampler, **usual, **given}
     if recipe is None:
         settings |= {"style": style, "negative": negative}
         images = pipe(wanted, callback=show, **settings)
