@@ -47,6 +47,15 @@ def find(name: str | Path) -> Path:
     raise AssertionError("unreachable: an unknown name was refused above")
 
 
+def reads_words(name: str | Path) -> bool:
+    """Whether the model of that name has a text encoder, so far as a configuration on this machine tells."""
+    configs = (Path(name, "config.json"), BUNDLED / name / "config.json")
+    try:
+        return '"encoder"' in next((path.read_text() for path in configs if path.is_file()), "")
+    except (OSError, ValueError):  # loading it will say what is wrong
+        return False
+
+
 def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Tensor], tokenizer: Any = None) -> None:
     """Write config.json, model.safetensors (fp16) and, if there is one, tokenizer.json."""
     from safetensors.torch import save_file

@@ -90,6 +90,28 @@ def test_wrong_settings_are_refused_before_a_model_is_loaded(
     assert os.listdir() == ["file"]
 
 
+@pytest.mark.usefixtures("no_model")
+def test_no_prompt_is_refused_before_a_model_that_reads_words_is_loaded(minidiff: Run, models: Path) -> None:
+    pattern = '`prompts` must hold at least one prompt; try: minidiff generate "a red heart"'
+    for checkpoint in ("emoji-64", "shapes", models / "small"):
+        sentence(minidiff("generate", "--checkpoint", checkpoint), 2, pattern)
+    for checkpoint in ("teaching", models / "styles"):
+        with pytest.raises(AssertionError, match="a model was loaded"):
+            minidiff("generate", "--checkpoint", checkpoint)
+
+
+def test_an_empty_prompt_is_drawn_and_the_program_says_from_what(minidiff: Run, models: Path) -> None:
+    small = ("--steps", 1, "--checkpoint", models / "small")
+    for arguments, basis in (([""], "noise alone"), (["  ", "--style", "noto"], "its style, noto, alone")):
+        done = minidiff("generate", *arguments, *small)
+        assert done.code == 0
+        assert (
+            done.err.splitlines()[0] == f"minidiff: An empty prompt asks for nothing: its picture comes from {basis}."
+        )
+    assert "asks for nothing" not in minidiff("generate", "cat", *small).err
+    assert "asks for nothing" not in minidiff("generate", "--steps", 1, "--checkpoint", models / "styles").err
+
+
 def test_what_only_the_model_knows_is_refused_before_it_draws(
     minidiff: Run, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,14 @@ def test_a_new_unet_begins_with_zero_and_keeps_the_shape():
     assert torch.equal(net(X, T, everything()), torch.zeros_like(X))
 
 
+def test_pictures_of_another_size_are_refused(unet):
+    for shape in ((3, 3, 32, 32), (3, 3, 16, 8), (3, 1, 16, 16), (3, 16, 16)):
+        with pytest.raises(
+            ValueError, match=r"`x` must have shape \(B, 3, 16, 16\).*got \(3, .*: scale the pictures"
+        ):
+            unet(torch.zeros(shape), T)
+
+
 def test_each_condition_makes_a_difference(unet):
     plain = unet(X, T)
     assert plain.shape == X.shape

@@ -61,6 +61,7 @@ def generate(
 
         minidiff generate --checkpoint teaching --style noto --sampler ddim --steps 50
     """
+    from minidiff.checkpoints import reads_words
     from minidiff.common import check_int, pick_device
     from minidiff.images import animation, grid, save_png
     from minidiff.pipeline import TextToImage, check_settings, to_images
@@ -77,10 +78,16 @@ def generate(
     if animate is not None:
         check_file("animate", animate, [".gif", ".webp"])
     target = pick_device(device)
+    nothing = ValueError('`prompts` must hold at least one prompt; try: minidiff generate "a red heart"')
+    if not prompts and reads_words(checkpoint):
+        raise nothing
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
+    if not prompts and pipe.encoder is not None:  # it came from the hub
+        raise nothing
     wanted = [prompt for prompt in prompts or [""] for _ in range(count)]
-    if pipe.encoder is not None and not prompts:
-        raise ValueError('`prompts` must hold at least one prompt; try: minidiff generate "a red heart"')
+    if pipe.encoder is not None and recipe is None and not all(map(str.strip, wanted)):
+        what = f"its style, {style}, alone" if style else "noise alone"
+        print(f"minidiff: An empty prompt asks for nothing: its picture comes from {what}.", file=sys.stderr)
     frames: list[Any] = []
 
     def show(i: int, x: Any) -> None:

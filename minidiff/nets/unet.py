@@ -109,7 +109,14 @@ class UNet(nn.Module):
         return Layer(channels_in, channels_out, attend, self.config)
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """Return the network's output, (B, channels, size, size)."""
+        """Return the network's output, (B, channels, size, size); ValueError for x of another shape."""
+        wanted = (self.config.channels, self.config.size, self.config.size)
+        if x.shape[1:] != wanted:
+            shape = ", ".join(map(str, wanted))
+            raise ValueError(
+                f"`x` must have shape (B, {shape}) for this U-Net; got {tuple(x.shape)}: scale the pictures, or make "
+                "a UNet with another `size`."
+            )
         cond = Condition() if cond is None else cond
         embedding = self._embed(t, cond)
         context, mask = self._words(x.shape[0], cond)  # len(x) would be a constant when exported
