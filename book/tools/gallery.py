@@ -91,18 +91,31 @@ def known_captions() -> set[str]:
     return known
 
 
+def wrapped(words: str, width: int, font: Any) -> str:
+    """The words, broken into two lines as equal as can be if they are wider than that."""
+    parts = words.split(" ")
+    if font.getlength(words) <= width or len(parts) == 1:
+        return words
+    halves = [(" ".join(parts[:i]), " ".join(parts[i:])) for i in range(1, len(parts))]
+    return "\n".join(min(halves, key=lambda pair: max(map(font.getlength, pair))))
+
+
 def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2) -> Image.Image:
-    """Pictures in rows, each with its words beneath."""
-    font = ImageFont.load_default(size=12)
+    """Pictures in rows, each with its words beneath, in two lines where one is too narrow."""
+    font = ImageFont.load_default(size=14)
     side = 64 * scale
-    width, height = side + 12, side + 24
+    broken = [[wrapped(caption, side + 6, font) for caption in row] for row in words]
+    lines = max(caption.count("\n") + 1 for row in broken for caption in row)
+    width, height = side + 12, side + 8 + 17 * lines
     page = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
     draw = ImageDraw.Draw(page)
-    for y, (pictures, captions) in enumerate(zip(rows, words, strict=True)):
+    for y, (pictures, captions) in enumerate(zip(rows, broken, strict=True)):
         for x, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
             left, top = x * width + 6, y * height + 2
             page.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, top))
-            draw.text((left + side / 2, top + side + 3), caption, "#333333", font, anchor="ma")
+            draw.text(
+                (left + side / 2, top + side + 3), caption, "#333333", font, anchor="ma", align="center", spacing=2
+            )
     return page
 
 
