@@ -1,0 +1,36 @@
+"""Formulas and the punctuation beside them stay on one line; browsers break between a formula and its comma."""
+
+import re
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+
+class Together(SphinxTransform):
+    """Puts an inline formula, with an opening mark before it and closing marks after it, into one unbroken span."""
+
+    default_priority = 800  # after quotation marks were made round
+
+    def apply(self) -> None:
+        """Look at every inline formula of the page."""
+        for formula in list(self.document.findall(nodes.math)):
+            place, parent = formula.parent.index(formula), formula.parent
+            before = parent[place - 1].astext() if place and isinstance(parent[place - 1], nodes.Text) else ""
+            after = "".join(node.astext() for node in parent[place + 1 : place + 2] if isinstance(node, nodes.Text))
+            opening = re.search(r"[(\[“‘]*$", before).group()  # type: ignore[union-attr]
+            closing = re.match(r"[.,;:!?)\]”’]*", after).group()  # type: ignore[union-attr]
+            if not opening + closing:
+                continue
+            parts = (nodes.Text(opening), formula.deepcopy(), nodes.Text(closing))
+            formula.replace_self(nodes.inline("", "", *parts, classes=["together"]))
+            if opening:
+                parent[place - 1] = nodes.Text(before.removesuffix(opening))
+            if closing:
+                parent[place + 1] = nodes.Text(after.removeprefix(closing))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register it."""
+    app.add_transform(Together)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
