@@ -58,6 +58,7 @@ class Browser:
         page.resize(width, height)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         page.send("Emulation.setEmulatedMedia", features=[scheme])
+        page.send("Emulation.setFocusEmulationEnabled", enabled=True)  # it is in front, as a reader's page is
         return page
 
     def __enter__(self) -> Browser:
@@ -138,7 +139,16 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press and release a key, such as ArrowRight, in the element that has the focus."""
-        code = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Enter": 13}
+        code = {
+            "Tab": 9,
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+            "Home": 36,
+            "End": 35,
+            "Enter": 13,
+        }
         about = {"key": key, "code": key, "windowsVirtualKeyCode": code[key]}
         self.send("Input.dispatchKeyEvent", type="keyDown", **about, **({"text": "\r"} if key == "Enter" else {}))
         self.send("Input.dispatchKeyEvent", type="keyUp", **about)
