@@ -21,6 +21,7 @@ from minidiff.images import grid
 from minidiff.pipeline import TextToImage
 from minidiff.text import WordEncoder
 from minidiff.training.config import TrainConfig
+from minidiff.training.cost import multiply_accumulates
 from minidiff.training.loop import TrainResult
 
 # The makers' figures for dense matrix products, in FLOP/s: bf16 where the loop uses it, fp32 on the T4.
@@ -56,15 +57,14 @@ def flops_per_picture(objective: nn.Module, source: Any, n: int = 2) -> int:
     """
     from accelerate.utils import send_to_device
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
 
     generator = seeded(0)
     batch = send_to_device(source.batch(source.order(0, 0)[:n], generator), next(objective.parameters()).device)
     # The plain kernel: not every fused one is counted.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        objective(batch, generator).float().mean().backward()
+    with sdpa_kernel(SDPBackend.MATH):
+        macs = multiply_accumulates(lambda: objective(batch, generator).float().mean().backward())
     objective.zero_grad(set_to_none=True)
-    return counter.get_total_flops() // n
+    return 2 * macs // n
 
 
 def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops: int) -> dict[str, Any]:

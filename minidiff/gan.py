@@ -14,19 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import check_int, check_number, seeded
+from minidiff.common import check_choice, check_int, check_number, seeded
 from minidiff.nets.layers import ResidualBlock, group_norm
 from minidiff.training.ema import EMA
 from minidiff.training.sources import Source, fold_in
 
 
-def perceptron(inputs: int, outputs: int, width: int = 128, depth: int = 3) -> nn.Sequential:
+def perceptron(
+    inputs: int, outputs: int, width: int = 128, depth: int = 3, activation: str = "leaky_relu"
+) -> nn.Sequential:
     """(B, inputs) -> (B, outputs) through `depth` hidden layers: generator or discriminator for points.
 
-    Leaky ReLU, not the smoother SiLU of the other networks: with that the discriminator hardly saw the peaks.
+    activation: "leaky_relu", as StyleGAN's, or "silu", as the other networks'. Raises ValueError for another one.
     """
+    check_choice("activation", activation, ("leaky_relu", "silu"))
+    bend = nn.SiLU() if activation == "silu" else nn.LeakyReLU(0.2)
     sizes = [inputs, *[width] * depth]
-    hidden = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
+    hidden = [m for a, b in itertools.pairwise(sizes) for m in (nn.Linear(a, b), bend)]
     return nn.Sequential(*hidden, nn.Linear(width, outputs))
 
 
@@ -171,7 +175,7 @@ def train_gan(
 
         loss_g = generator_loss(discriminator, fake)
         adams[0].zero_grad()
-        loss_g.backward()
+        loss_g.backward(inputs=list(generator.parameters()))  # the discriminator's gradients would be thrown away
         adams[0].step()
 
         result.ema.update()

@@ -1,17 +1,19 @@
-"""A GAN and a diffusion model side by side: equal data, equal computing time, equally many trials of their settings.
+"""A GAN and a diffusion model side by side: equal data, equal computing, equally many trials of their settings.
 
-`python -m minidiff.versus` repeats the whole comparison on one CPU core and writes the table that chapter 1 shows.
+Everything that could favor one of them is fixed here, in `PROTOCOL`, before the first run: the budget, counted in
+multiply-accumulates and not in the seconds of a busy machine; the trials; the seed on which a trial is chosen, which
+is never reported; and the seeds that are. `python -m minidiff.versus` runs the whole contest on one CPU core, once,
+and writes the table that chapter 1 shows.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from minidiff.nets import MLP, UNet, UNetConfig
 from minidiff.samplers import ddim_step, sample
 from minidiff.schedules import CosineSchedule, time_grid
 from minidiff.toy import Mixture, points
+from minidiff.training.cost import multiply_accumulates
 from minidiff.training.loop import TrainConfig, train
 from minidiff.training.objectives import Denoising
 from minidiff.training.sources import Source, TensorSource
@@ -39,39 +42,31 @@ Sampler = Callable[[int, int], Tensor]  # (n, seed) -> samples
 Watch = Callable[[int, Sampler], None]  # called during training with the step and the model as it is then
 Look = Callable[[int, Callable[[], Sampler]], None]
 
-
-@dataclass(frozen=True)
-class Settings:
-    """One trial: what is varied for either model. The step counts take the same computing time, see `STEPS`."""
-
-    learning_rate: float
-    r1: float = 1.0  # the GAN's
-    target: str = "v"  # the diffusion model's
-
-
-# Two settings of each model's own knob, times two learning rates: as many trials for the one as for the other.
-TRIALS: dict[str, dict[str, list[Settings]]] = {
-    "points": {
-        "gan": [Settings(lr, r1=r1) for lr in (1e-3, 3e-3) for r1 in (0.02, 0.2)],
-        "diffusion": [Settings(lr, target=t) for lr in (1e-3, 3e-3) for t in ("eps", "v")],
-    },
-    "pictures": {
-        "gan": [Settings(lr, r1=r1) for lr in (5e-4, 2e-3) for r1 in (0.3, 3.0)],
-        "diffusion": [Settings(lr, target=t) for lr in (1e-3, 3e-3) for t in ("eps", "v")],
-    },
+RATES = (1e-3, 3e-3)  # the learning rates that both models try
+KNOBS: dict[str, dict[str, tuple[str, list[Any]]]] = {  # and one setting of its own for each, with two values
+    "points": {"gan": ("activation", ["leaky_relu", "silu"]), "diffusion": ("target", ["eps", "v"])},
+    "pictures": {"gan": ("r1", [0.3, 3.0]), "diffusion": ("target", ["eps", "v"])},
 }
-# Rounds of training: chosen so that both models of a pair take the same CPU time, measured and kept in the table.
-STEPS = {("points", "gan"): 2000, ("points", "diffusion"): 2800}
-STEPS |= {("pictures", "gan"): 500, ("pictures", "diffusion"): 500}
-LONGER = 4  # on pictures, one run more with so many times the steps
-SEEDS = {"points": 4, "pictures": 3}
-BATCH = {"points": 256, "pictures": 32}
-LOOKS = {"points": 40, "pictures": 6}  # how often a run is judged while it trains
+PROTOCOL: dict[str, Any] = {
+    "macs": {"points": 2e11, "pictures": 2e12},  # per training: multiply-accumulates of all matrix products
+    "trials": {
+        kind: {
+            m: [{"learning_rate": rate, knob: v} for rate in RATES for v in values]
+            for m, (knob, values) in pair.items()
+        }
+        for kind, pair in KNOBS.items()
+    },
+    "chosen_by": {"seed": 10, "score": "overlap"},
+    "reported_seeds": [11, 12, 13],
+    "batch": {"points": 256, "pictures": 32},
+    "samples": {"points": 2000, "pictures": 302},  # as many as there are pictures
+    "looks": {"points": [40, 500], "pictures": [8, 100]},  # judgements during a training, and by how many samples
+}
 
 
 def data(kind: str) -> Tensor:
     """The training data, the same for both models: 10,000 points around eight peaks, or 302 emoji faces."""
-    if check_choice("kind", kind, TRIALS) == "points":
+    if check_choice("kind", kind, KNOBS) == "points":
         return points("eight").sample(10_000, seeded(0))[0]
     emoji = load_emoji()
     faces = EmojiPictures(emoji, size=SIZE, groups=["smileys-emotion"], one_per_base=False)
@@ -84,20 +79,32 @@ def data_hash() -> str:
     return hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
 
 
+@functools.cache
+def rounds_within_budget(kind: str, model: str) -> int:
+    """Rounds of training that the budget pays for: a round is one update of each network.
+
+    Counted on the eight rounds of which one has the GAN's R1 penalty; no setting that is tried changes the count.
+    """
+    trial, counted = PROTOCOL["trials"][kind][model][0], GANConfig.r1_every
+    macs = multiply_accumulates(lambda: fit(kind, model, trial, 0, counted))
+    return int(PROTOCOL["macs"][kind] * counted / macs)
+
+
 def fit(
-    kind: str, model: str, settings: Settings, seed: int, steps: int | None = None, watch: Watch | None = None
+    kind: str, model: str, settings: dict[str, Any], seed: int, rounds: int | None = None, watch: Watch | None = None
 ) -> tuple[Sampler, dict[str, float]]:
     """Train one model from scratch; returns how to sample from it, and what it cost (CPU seconds, parameters).
 
-    kind: "points" or "pictures"; model: "gan" or "diffusion"; watch: called `LOOKS` times, and not counted as cost.
+    kind: "points" or "pictures"; model: "gan" or "diffusion"; settings: one of PROTOCOL's trials; rounds: None for as
+    many as the budget pays for; watch: called now and then, and not counted as cost.
     """
     check_choice("model", model, ("gan", "diffusion"))
-    source, count = TensorSource(data(kind)), steps or STEPS[kind, model]
-    watched = 0.0
+    source, count = TensorSource(data(kind)), rounds or rounds_within_budget(kind, model)
+    every, watched = max(1, count // PROTOCOL["looks"][kind][0]), 0.0
 
     def look(step: int, sampler: Callable[[], Sampler]) -> None:
         nonlocal watched
-        if watch is not None and step % max(1, count // LOOKS[kind]) == 0:
+        if watch is not None and step % every == 0:
             began = time.process_time()
             watch(step, sampler())
             watched += time.process_time() - began
@@ -106,21 +113,31 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         build = _fit_gan if model == "gan" else _fit_diffusion
-        sampler, networks = build(kind, source, settings, seed, count, look)
+        sampler, networks = build(kind, source, seed, count, look, **settings)
     parameters = [sum(p.numel() for p in network.parameters()) for network in networks]
     seconds = time.process_time() - began - watched
-    return sampler, {"cpu_seconds": seconds, "steps": count, "parameters": sum(parameters)}
+    return sampler, {"cpu_seconds": seconds, "rounds": count, "parameters": sum(parameters)}
 
 
 def _fit_gan(
-    kind: str, source: Source, settings: Settings, seed: int, steps: int, look: Look
+    kind: str,
+    source: Source,
+    seed: int,
+    rounds: int,
+    look: Look,
+    learning_rate: float,
+    activation: str = "leaky_relu",
+    r1: float = 0.1,
 ) -> tuple[Sampler, list[nn.Module]]:
     latent = 2 if kind == "points" else 64
-    players: tuple[nn.Module, nn.Module] = (perceptron(2, 2), perceptron(2, 1))
+    players: tuple[nn.Module, nn.Module] = (
+        perceptron(2, 2, activation=activation),
+        perceptron(2, 1, activation=activation),
+    )
     if kind == "pictures":
         players = (PictureGenerator(latent, SIZE), picture_discriminator(SIZE))
-    rate, decay = settings.learning_rate, _ema_decay(steps)
-    config = GANConfig(steps, BATCH[kind], latent, rate, r1=settings.r1, ema_decay=decay, seed=seed)
+    batch, decay = PROTOCOL["batch"][kind], _ema_decay(rounds)
+    config = GANConfig(rounds, batch, latent, learning_rate, r1=r1, ema_decay=decay, seed=seed)
 
     def sampler_of(result: Any) -> Sampler:
         return lambda n, seed: result.sample(n, seeded(seed))
@@ -130,7 +147,7 @@ def _fit_gan(
 
 
 def _fit_diffusion(
-    kind: str, source: Source, settings: Settings, seed: int, steps: int, look: Look
+    kind: str, source: Source, seed: int, rounds: int, look: Look, learning_rate: float, target: str
 ) -> tuple[Sampler, list[nn.Module]]:
     shape = (2,) if kind == "points" else (3, SIZE, SIZE)
     network: nn.Module = MLP(dim=2, width=128, depth=3)
@@ -138,7 +155,7 @@ def _fit_diffusion(
         network = UNet(
             UNetConfig(SIZE, widths=(48, 64), attention=(False, False), blocks=1, embedding=64, dropout=0.0)
         )
-    denoiser = NetDenoiser(network, CosineSchedule(), settings.target)
+    denoiser = NetDenoiser(network, CosineSchedule(), target)
 
     def sampler_of(result: Any) -> Sampler:
         denoiser = result.ema_objective.denoiser
@@ -151,9 +168,16 @@ def _fit_diffusion(
 
         return draw
 
-    rate = settings.learning_rate
     config = TrainConfig(
-        steps, BATCH[kind], rate, weight_decay=0.0, ema_decay=_ema_decay(steps), seed=seed, progress=False
+        rounds,
+        PROTOCOL["batch"][kind],
+        learning_rate,
+        weight_decay=0.0,
+        warmup=0,  # like the GAN's, the learning rate stays what it is
+        decay=0.0,
+        ema_decay=_ema_decay(rounds),
+        seed=seed,
+        progress=False,
     )
     result = train(
         Denoising(denoiser),
@@ -165,9 +189,9 @@ def _fit_diffusion(
     return sampler_of(result), [network]
 
 
-def _ema_decay(steps: int) -> float:
-    """An average over about the last tenth of a run."""
-    return 1 - 10 / steps if steps > 20 else 0.5
+def _ema_decay(rounds: int) -> float:
+    """An average over about the last tenth of a run, for either model."""
+    return 1 - 10 / rounds if rounds > 20 else 0.5
 
 
 def score_points(x: Tensor, mixture: Mixture) -> dict[str, float]:
@@ -211,60 +235,57 @@ def milliseconds_per_sample(sampler: Sampler, n: int) -> float:
     return 1000 * (time.process_time() - began) / n
 
 
-def run(
-    kind: str, model: str, settings: Settings, seed: int, steps: int | None = None
-) -> tuple[Sampler, dict[str, Any]]:
+def run(kind: str, model: str, settings: dict[str, Any], seed: int) -> tuple[Sampler, dict[str, Any]]:
     """Train and judge one model: how to sample from it, and its row of the table."""
-    n, few = (2000, 500) if kind == "points" else (len(data(kind)), 100)
+    n, few = PROTOCOL["samples"][kind], PROTOCOL["looks"][kind][1]
     course: list[list[float]] = []
 
     def watch(step: int, sampler: Sampler) -> None:
         course.append([step, round(score(kind, sampler(few, 1))["overlap"], 4)])
 
-    sampler, cost = fit(kind, model, settings, seed, steps, watch)
-    row = {"kind": kind, "model": model, "seed": seed, **asdict(settings), **cost}
+    sampler, cost = fit(kind, model, settings, seed, watch=watch)
+    row = {"kind": kind, "model": model, "seed": seed, **settings, **cost}
+    row |= {"macs_per_sample": multiply_accumulates(lambda: sampler(1, 0))}
     row |= {"ms_per_sample": milliseconds_per_sample(sampler, n), **score(kind, sampler(n, 0)), "course": course}
     print({key: value for key, value in row.items() if key != "course"}, flush=True)
     return sampler, {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def compare(kind: str, model: str) -> dict[str, Any]:
-    """Try every setting once (seed 0), keep the best, and run it with other seeds; pictures once for longer, too."""
-    trials, sheet = TRIALS[kind][model], []
-    rows = [run(kind, model, settings, seed=0)[1] for settings in trials]
-    best = trials[max(range(len(trials)), key=lambda i: rows[i]["overlap"])]
-    for seed in range(1, SEEDS[kind] + 1):
-        sampler, row = run(kind, model, best, seed)
-        rows.append(row)
-        sheet.append(sampler(16, 0))
+    """Try every setting with the selection seed, keep the best, and run it with the seeds that are reported."""
+    trials, chosen_by = PROTOCOL["trials"][kind][model], PROTOCOL["chosen_by"]
+    tried = [run(kind, model, settings, chosen_by["seed"])[1] for settings in trials]
+    best = max(range(len(trials)), key=lambda i: tried[i][chosen_by["score"]])
+    runs = [run(kind, model, trials[best], seed) for seed in PROTOCOL["reported_seeds"]]
     if kind == "pictures":
-        sampler, row = run(kind, model, best, 1, LONGER * STEPS[kind, model])
-        rows.append(row)
-        _save_sheet(torch.stack([*sheet, sampler(16, 0)]), model)
-    return {"chosen": asdict(best), "rows": rows}
+        _save_sheet(torch.stack([sampler(16, 0) for sampler, _ in runs]), model)
+    return {"chosen": trials[best], "trials": tried, "reported": [row for _, row in runs]}
 
 
 def _save_sheet(pictures: Tensor, model: str) -> None:
-    """A row of 16 pictures for each of the seeds, and one for the longer run."""
+    """A row of 16 pictures for each of the reported seeds."""
     from PIL import Image
 
     rows = to_uint8(pictures).permute(0, 3, 1, 4, 2).reshape(len(pictures) * SIZE, -1, 3)
     Image.fromarray(rows.numpy()).save(RESULTS.with_name(f"faces_{model}.png"), optimize=True)
 
 
-def main(wanted: list[str]) -> None:
-    """Renew the parts of the table that are asked for, all of them when none is."""
-    for kind, model in [tuple(part.split("/")) for part in wanted] or list(STEPS):
-        part = compare(kind, model)
-        table = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        table["command"] = "OMP_NUM_THREADS=1 python -m minidiff.versus"
-        table["device"] = f"one core of a {platform.machine()} processor, torch {torch.__version__.split('+')[0]}"
-        table["data_sha256"] = data_hash()
-        table.setdefault(kind, {})[model] = part
-        RESULTS.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+def main() -> None:
+    """Run the whole contest and write its table anew, part by part."""
+    table: dict[str, Any] = {
+        "command": "OMP_NUM_THREADS=1 python -m minidiff.versus",
+        "device": f"one core of a {platform.machine()} processor, torch {torch.__version__.split('+')[0]}",
+        "data_sha256": data_hash(),
+        "protocol": PROTOCOL,
+    }
+    for kind, pair in KNOBS.items():
+        table[kind] = {}
+        for model in pair:
+            table[kind][model] = compare(kind, model)
+            RESULTS.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    main(sys.argv[1:])
+    main()
