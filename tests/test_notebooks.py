@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,29 @@ def test_no_output_holds_anything_from_elsewhere(chapter: dict[str, Any]) -> Non
             page = "".join(output.get("data", {}).get("text/html", ""))
             assert 'src="http' not in page and "src='http" not in page and "url(http" not in page
             assert str(Path.home()) not in json.dumps(output) and "/tmp/" not in json.dumps(output)
+
+
+def _names(code: str) -> tuple[set[str], set[str]]:
+    """What a piece of code looks up, and what it binds."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    bound |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    bound |= {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    return {node.id for node in names} - bound, bound
+
+
+def test_a_solution_runs_on_what_the_chapter_has_defined_so_far(chapter: dict[str, Any]) -> None:
+    known = set(dir(builtins))
+    for cell in chapter["cells"]:
+        source = "".join(cell["source"])
+        solution = cell["cell_type"] == "markdown" and "{solution}" in source
+        for code in re.findall(r"```python\n(.*?)```", source, re.S) if solution else [source]:
+            if solution or cell["cell_type"] == "code":
+                wanted, bound = _names(code)
+                assert not solution or not wanted - known, code
+                known |= bound
 
 
 def test_cells_are_short(chapter: dict[str, Any]) -> None:
