@@ -214,13 +214,14 @@ def score_pictures(x: Tensor, real: Tensor, k: int = 1) -> dict[str, float]:
 
     Around each real picture lies a ball that reaches to its k-th nearest other real picture. coverage: share of the
     balls that hold a sample (Naeem et al. 2020); on_data: share of samples that lie in some ball (Kynkäänniemi et al.
-    2019, precision). overlap: the mean of the two.
+    2019, precision). overlap: their harmonic mean, so a collapse, all on the data and covering nothing, gets nothing.
     """
     x, real = x.flatten(1), real.flatten(1)
     radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the nearest is the picture itself
     inside = torch.cdist(x, real) <= radius  # (N, M)
     coverage, on_data = float(inside.any(0).float().mean()), float(inside.any(1).float().mean())
-    return {"on_data": on_data, "coverage": coverage, "overlap": (coverage + on_data) / 2}
+    overlap = 2 * coverage * on_data / max(coverage + on_data, 1e-9)
+    return {"on_data": on_data, "coverage": coverage, "overlap": overlap}
 
 
 def score(kind: str, x: Tensor) -> dict[str, float]:

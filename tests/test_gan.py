@@ -89,6 +89,8 @@ def test_the_picture_scores_tell_copies_few_copies_and_noise_apart():
     assert score_pictures(real, real)["overlap"] == 1
     few = score_pictures(real[:5].repeat(20, 1), real)
     assert few["on_data"] == 1 and few["coverage"] < 0.5
+    assert few["overlap"] == pytest.approx(2 / (1 + 1 / few["coverage"]))
+    assert score_pictures(real[:1].repeat(100, 1), real)["overlap"] < 0.1  # a collapse is worth nothing
     assert score_pictures(10 + real, real)["overlap"] == 0
 
 
