@@ -168,16 +168,10 @@ def _fit_diffusion(
 
         return draw
 
+    batch, ema = PROTOCOL["batch"][kind], _ema_decay(rounds)
+    # Like the GAN's, the learning rate stays what it is.
     config = TrainConfig(
-        rounds,
-        PROTOCOL["batch"][kind],
-        learning_rate,
-        weight_decay=0.0,
-        warmup=0,  # like the GAN's, the learning rate stays what it is
-        decay=0.0,
-        ema_decay=_ema_decay(rounds),
-        seed=seed,
-        progress=False,
+        rounds, batch, learning_rate, weight_decay=0.0, warmup=0, decay=0.0, ema_decay=ema, seed=seed, progress=False
     )
     result = train(
         Denoising(denoiser),
