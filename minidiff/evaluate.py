@@ -153,40 +153,46 @@ def sweep(
     generate: Generate,
     judge: Judge | None = None,
     *,
-    guidances: Sequence[float] = (1, 2, 3, 4, 6),
+    guidances: Sequence[float] = (1, 2, 3, 4, 6, 8),
     steps: Sequence[int] = (6, 8, 12, 20, 50),
     intervals: Sequence[tuple[float, float]] = ((0.0, 0.8), (0.2, 1.0), (0.2, 0.8)),
     repeats: int = 4,
     emoji: EmojiSet | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The marks on the *validation* split over guidance and steps, then over intervals at the best guidance.
+    """The marks on the *validation* split, one setting changed at a time: guidance, then steps, then interval.
 
-    The result has `rows`, one per setting, with the marks of all problems (see `summarize`), `best`, the setting of
-    the highest mean similarity to the true pictures, and `best_at`, the same for each number of steps.
+    Guidance is varied at 12 steps; each further axis at the best of those before it. The result has `rows`, one per
+    setting, with the marks of all problems (see `summarize`), and `best`, the setting of the highest mean similarity
+    to the true pictures. All settings start from the same seeds, so differences between rows are paired.
     """
     judge, emoji = judge or Judge.load(device=None), emoji or load_emoji()
     tasks = problems(emoji, "validation", judge.bases)
     prompts, styles = [task.prompt for task in tasks], [task.style for task in tasks]
     seeds = [seed + SEED_STRIDE * (r + 1) for r in range(check_int("repeats", repeats, 1, 1000))]
+    rows: dict[Settings, dict[str, Any]] = {}
 
-    def row(setting: Settings) -> dict[str, Any]:
+    def measure(setting: Settings) -> None:
         # All repeats in one go, so that the batches are full.
         many = [(p, s, start + i) for start in seeds for i, (p, s) in enumerate(zip(prompts, styles, strict=True))]
         x = draw(generate, [m[0] for m in many], [m[1] for m in many], setting, [m[2] for m in many])
         marks = [mark(judge, emoji, tasks, part) for part in x.split(len(tasks))]
-        return {k: v for k, v in asdict(setting).items() if k != "repeats"} | summarize(tasks, marks, seed)["all"]
+        rows[setting] = summarize(tasks, marks, seed)["all"]
 
-    def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        found = max(rows, key=lambda r: r["similarity"]["mean"])
-        return {name: found[name] for name in ("steps", "guidance", "interval")}
-
-    rows = [row(Settings(n, float(g), repeats=repeats)) for n in steps for g in guidances]
-    full = best(rows)
-    for interval in intervals:
-        rows.append(row(replace(Settings(full["steps"], full["guidance"], repeats=repeats), interval=interval)))
-    at = {str(n): best([r for r in rows if r["steps"] == n]) for n in steps}
-    return {"split": "validation", "pictures": len(tasks), "rows": rows, "best": best(rows), "best_at": at}
+    best = Settings(guidance=float(guidances[0]), repeats=repeats)
+    axes: dict[str, list[Any]] = {"guidance": [float(g) for g in guidances], "steps": [*steps]}
+    axes["interval"] = [*intervals]
+    for axis, values in axes.items():
+        for setting in (replace(best, **{axis: value}) for value in values):
+            if setting not in rows:
+                measure(setting)
+        best = max(rows, key=lambda setting: rows[setting]["similarity"]["mean"])
+    return {
+        "split": "validation",
+        "pictures": len(tasks),
+        "rows": [asdict(setting) | found for setting, found in rows.items()],
+        "best": asdict(best),
+    }
 
 
 def evaluate_shapes(

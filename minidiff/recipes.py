@@ -99,13 +99,13 @@ def midjourney(
     prompts: str | Sequence[str],
     *,
     seed: int = 0,
-    look: str | Path | None = None,
+    look: str | Path | None = "midjourney",
     **settings: Any,
 ) -> Drawing:
     """Draw as Midjourney is said to: few words, strong guidance, and a U-Net fine-tuned on a look of its own.
 
-    Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. look: the folder of a
-    fine-tune (`minidiff train midjourney`), None for the plain model. settings: those of `TextToImage.generate`,
+    Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. look: a fine-tune, the
+    bundled one or a folder (`minidiff train midjourney`), None for none. settings: those of `TextToImage.generate`,
     guidance 8 rescaled by 0.7 unless said otherwise. Picture i has the seed `seed + i`.
     """
     prompts, seeds = _asked(pipe, prompts, seed)
@@ -148,11 +148,12 @@ def cook(
 ) -> Drawing:
     """Draw by the name of a recipe; rewriter: None, "keywords" (offline), or a model of `transformers`.
 
-    prior, look: folders of models of one's own. Raises ValueError for an option that does not go with the recipe.
+    prior, look: folders of one's own in place of the bundled models; look "none" draws without one. Raises ValueError
+    for an option that does not go with the recipe.
     """
     check_recipe(recipe, style=style, rewriter=rewriter, prior=prior, look=look)
     if recipe == "midjourney":
-        return midjourney(pipe, prompts, look=look, **settings)
+        return midjourney(pipe, prompts, look=None if look == "none" else look or "midjourney", **settings)
     write = None if rewriter is None else expand if rewriter == "keywords" else HubRewriter(rewriter)
     own = None if prior is None else load_prior(prior, pipe=pipe)
     return dalle(pipe, prompts, style=style, rewriter=write, prior=own, **settings)
@@ -234,12 +235,12 @@ TRAINABLE: dict[str, tuple[str, TrainConfig, Any]] = {
     ),
     "midjourney": (
         "the flagship's fine-tune on a look of its own, by LoRA (needs peft; some ten minutes on a CPU)",
-        TrainConfig(150, 8, learning_rate=2e-3, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
+        TrainConfig(300, 12, learning_rate=2e-3, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
         build_look(full=False),
     ),
     "midjourney-full": (
         "the same with all weights, for comparison",
-        TrainConfig(150, 8, learning_rate=3e-4, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
+        TrainConfig(300, 12, learning_rate=3e-4, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
         build_look(full=True),
     ),
 }

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minidiff import checkpoints
-from minidiff.common import Condition, randn, seeded
+from minidiff.common import Condition, check_number, randn, seeded
 from minidiff.data.captions import training_captions
 from minidiff.data.emoji import EmojiRecord, EmojiSet, load_emoji, to_float
 from minidiff.pipeline import TextToImage
@@ -143,12 +143,14 @@ def _add_lora(net: nn.Module) -> None:
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers), net)
 
 
-def with_lora(pipe: TextToImage, look: str | Path = "midjourney") -> TextToImage:
-    """The same pipeline with a fine-tune added to its weights: W + scale B A (Hu et al. 2022, equation 3).
+def with_lora(pipe: TextToImage, look: str | Path = "midjourney", strength: float = 1.0) -> TextToImage:
+    """The same pipeline with a fine-tune added to its weights: W + strength scale B A (Hu et al. 2022, equation 3).
 
-    A convolution's kernels count as rows of a matrix. Needs no `peft`. Raises CheckpointError when the fine-tune was
+    look: the bundled fine-tune or a folder. strength: 0 = none of it, 1 = as trained, at most 2. A convolution's
+    kernels count as rows of a matrix. Needs no `peft`. Raises CheckpointError when the fine-tune was
     made for other weights than the pipeline's.
     """
+    check_number("strength", strength, 0, 2)
     config, tensors, _ = checkpoints.load_model(look)
     if config.get("kind") != "lora" or config.get("base") != fingerprint(pipe.denoiser.net):
         raise CheckpointError(
@@ -161,5 +163,6 @@ def with_lora(pipe: TextToImage, look: str | Path = "midjourney") -> TextToImage
         if name.endswith(".lora_A.weight"):
             a, b = tensors[name], tensors[name.replace("lora_A", "lora_B")]
             weight = weights[name.replace("lora_A.", "")]
-            weight.data += config["scale"] * (b.flatten(1) @ a.flatten(1)).view_as(weight).to(weight.device)
+            change = (b.flatten(1) @ a.flatten(1)).view_as(weight).to(weight.device)
+            weight.data += strength * config["scale"] * change
     return TextToImage(denoiser, pipe.encoder, pipe.styles, pipe.card)

@@ -116,6 +116,18 @@ def test_evaluate_counts_shapes_with_the_oracle(minidiff: Run) -> None:
     assert "Held out pairs" in page and Path("counted/held-out-pairs.png").exists()
 
 
+def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quick(generate: object, **settings: object) -> dict[str, object]:
+        return {"best": {"guidance": 4.0}, "asked": settings}
+
+    monkeypatch.setattr("minidiff.evaluate.sweep", quick)
+    done = minidiff("evaluate", "--sweep", "--repeats", 2, "--out", "compared")
+    assert done.code == 0 and "the best is {'guidance': 4.0}" in done.out
+    found = json.loads(Path("compared/sweep.json").read_text())
+    assert found == {"checkpoint": "emoji-64", "best": {"guidance": 4.0}, "asked": {"repeats": 2}}
+    sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
+
+
 def test_evaluate_refuses_what_it_could_not_do(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TextToImage, "from_pretrained", None)  # calling it would be a TypeError
     Path("file").write_text("")

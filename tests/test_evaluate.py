@@ -255,8 +255,12 @@ def test_a_sweep_looks_at_validation_only_and_picks_the_best(emoji: SmallEmoji, 
     found = sweep(
         best_at_3, judge, guidances=(1, 3, 6), steps=(6, 12), intervals=((0.2, 0.8),), repeats=2, emoji=emoji
     )
-    assert found["best"] == {"steps": 12, "guidance": 3.0, "interval": (0.2, 0.8)}
-    assert found["best_at"]["6"]["guidance"] == 3.0 and len(found["rows"]) == 7
+    assert found["best"] == {"steps": 12, "guidance": 3.0, "interval": (0.2, 0.8), "repeats": 2}
+    assert [(row["guidance"], row["steps"], row["interval"]) for row in found["rows"]] == [
+        *((g, 12, (0.0, 1.0)) for g in (1.0, 3.0, 6.0)),
+        (3.0, 6, (0.0, 1.0)),
+        (3.0, 12, (0.2, 0.8)),
+    ]
     assert asked == {task.prompt for task in problems(emoji, "validation", judge.bases)}
 
 

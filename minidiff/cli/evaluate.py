@@ -21,6 +21,9 @@ def evaluate(
     size: Annotated[
         int, typer.Option(help="Pictures on each side of the distances between distributions; scenes of shapes.")
     ] = 600,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Compare guidance, steps and interval instead, on the validation split.")
+    ] = False,
     device: Device = None,
 ) -> None:
     """Measure a model on what it has never seen, beside ceiling and chance (and, for emoji, other baselines).
@@ -32,10 +35,15 @@ def evaluate(
         minidiff evaluate emoji-64 --repeats 2 --size 200
 
         minidiff evaluate shapes --guidance 3 --size 500
+
+        minidiff evaluate emoji-64 --sweep --repeats 4
     """
+    import json
+
     from minidiff.common import check_int, pick_device
     from minidiff.evaluate import Settings, evaluate_shapes, generate_with
     from minidiff.evaluate import evaluate as measure
+    from minidiff.evaluate import sweep as compare
     from minidiff.evaluate_report import write_report
     from minidiff.judge import Judge
     from minidiff.pipeline import TextToImage, check_settings
@@ -47,6 +55,14 @@ def evaluate(
     check_folder("out", out)
     target = pick_device(device)
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
+    if sweep and isinstance(pipe.encoder, WordEncoder):
+        raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
+    if sweep:
+        out.mkdir(parents=True, exist_ok=True)
+        found = {"checkpoint": checkpoint} | compare(generate_with(pipe), repeats=repeats)
+        (out / "sweep.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"{out / 'sweep.json'}: the best is {found['best']}")
+        return
     if isinstance(pipe.encoder, WordEncoder):
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
     else:

@@ -39,7 +39,7 @@ def generate(
         str | None, typer.Option(help="For dalle: the folder of another prior, see minidiff train prior.")
     ] = None,
     look: Annotated[
-        str | None, typer.Option(help="For midjourney: the folder of a fine-tune, see minidiff train midjourney.")
+        str | None, typer.Option(help="For midjourney: the folder of another fine-tune, or none.")
     ] = None,
     scale: Annotated[int, typer.Option(help="Enlarge the picture this many times, 1 to 16.")] = 4,
     out: Annotated[
