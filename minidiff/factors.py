@@ -34,7 +34,7 @@ from minidiff.recipes import DALLE, MIDJOURNEY, imagine, load_prior, read_all
 from minidiff.recipes_look import fingerprint, in_the_look, two_inks, with_lora
 
 ASSETS = Path(__file__).parent / "assets"
-TARGETS, RESULTS = (ASSETS / "factors" / name for name in ("targets.json", "results.json"))
+TARGETS, RESULTS = (ASSETS / "factorial" / name for name in ("targets.json", "results.json"))
 SEEDS = 3  # pictures per target and cell
 
 CONDITIONINGS = ("text", "text and image", "image")

@@ -126,7 +126,9 @@ def main() -> None:
     styles = [STYLES[i % 4] for i in range(len(PROMPTS))]
     fifty = [pipe(p, style=s, seed=i, **SETTINGS)[0] for i, (p, s) in enumerate(zip(PROMPTS, styles, strict=True))]
     rows = [fifty[i : i + 5] for i in range(0, 50, 5)]
-    sheet(rows, [list(PROMPTS[i : i + 5]) for i in range(0, 50, 5)]).save(FOLDER / "fifty.png", optimize=True)
+    sheet(rows, [list(PROMPTS[i : i + 5]) for i in range(0, 50, 5)]).quantize(256, dither=0).save(
+        FOLDER / "fifty.png", optimize=True
+    )
 
     emoji = load_emoji()
     problems = held_out()
@@ -136,7 +138,7 @@ def main() -> None:
         true = Image.fromarray(pixels.permute(1, 2, 0).numpy())
         rows.append([*pipe([caption] * 8, seed=0, **SETTINGS), true])
         words.append([""] * 8 + ["true"])
-    sheet(rows, words, scale=1).save(FOLDER / "held_out.png", optimize=True)
+    sheet(rows, words, scale=1).quantize(256, dither=0).save(FOLDER / "held_out.png", optimize=True)
     made: dict[str, Any] = {
         "command": "python book/tools/gallery.py",
         "checkpoint": "emoji-64",
