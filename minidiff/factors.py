@@ -176,8 +176,8 @@ def measure(judge: Judge, x: Tensor, names: Sequence[str]) -> dict[str, list[lis
 def ceilings(judge: Judge, names: Sequence[str]) -> dict[str, dict[str, list[list[float]]]]:
     """The measures of the artists' own pictures, a row per style, as they are and printed in the look."""
     emoji = load_emoji()
-    rows = [[emoji.find(name).index for name in names]] * len(STYLES)
-    true = torch.stack([to_float(emoji.pixels(style)[row]) for style, row in zip(STYLES, rows, strict=True)])
+    concepts = [emoji.find(name).index for name in names]
+    true = torch.stack([to_float(emoji.pixels(style)[concepts]) for style in STYLES])
     printed = two_inks(true.flatten(0, 1)).view(true.shape)
     return {"none": measure(judge, true, names), "printed": measure(judge, printed, names)}
 
