@@ -286,10 +286,13 @@ def test_every_control_has_a_name_that_is_read_out(drawn: Page) -> None:
 
 
 def test_the_gallery_is_drawn_and_the_download_is_as_small_as_promised() -> None:
-    from playground_files import PLAYGROUND, checkpoint, downloads, page_examples, zipped
+    from playground_files import PLAYGROUND, TIMES, checkpoint, downloads, fingerprint, page_examples, zipped
 
     wanted = page_examples(ROOT / "book" / "playground.md")
     assert len(wanted) >= 8
     assert {path.name for path in (PLAYGROUND / "gallery").glob("*.png")} == {example.file.name for example in wanted}
     assert (PLAYGROUND / "gallery" / "checkpoint.txt").read_text().strip() == checkpoint(), "run `make playground`"
     assert sum(map(zipped, downloads("emoji-64"))) <= 18e6
+    took = json.loads(TIMES.read_text())
+    assert took["files"] == fingerprint("emoji-64"), "run `python book/tools/playground_gallery.py times`"
+    assert took["first"] <= 12

@@ -1,6 +1,7 @@
 """What the playground consists of: the files that its first click loads, and the pictures of its gallery."""
 
 import gzip
+import hashlib
 import json
 import pathlib
 import re
@@ -10,6 +11,7 @@ from typing import NamedTuple
 STATIC = pathlib.Path(__file__).resolve().parents[1] / "_static"
 PLAYGROUND = STATIC / "playground"
 MODEL = ["manifest.json", "tokenizer.json", "text.onnx", "unet.onnx"]
+TIMES = PLAYGROUND / "gallery" / "times.json"  # written by playground_gallery.py, shown by {playground-times}
 WASM = STATIC / "vendor" / "onnxruntime" / "ort-wasm-simd-threaded.wasm"
 
 
@@ -53,6 +55,13 @@ def downloads(model: str) -> list[pathlib.Path]:
     programs = [path for name in ("onnxruntime", "tokenizers") for path in (STATIC / "vendor" / name).glob("*.mjs")]
     shown = [PLAYGROUND / model / name for name in MODEL] + [WASM]
     return shown + programs + [PLAYGROUND / name for name in ("worker.js", "sampler.js", "prompts.js")]
+
+
+def fingerprint(model: str) -> str:
+    """A hash of all of them: what was measured with other files is out of date."""
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(path.read_bytes()).digest() for path in downloads(model))
+    ).hexdigest()
 
 
 def zipped(path: pathlib.Path) -> int:
