@@ -14,6 +14,7 @@ from program import Run, program, sentence
 
 from minidiff import __version__
 from minidiff.pipeline import TextToImage
+from minidiff.recipes_look import fingerprint
 
 
 @pytest.fixture
@@ -124,7 +125,9 @@ def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monke
     done = minidiff("evaluate", "--sweep", "--repeats", 2, "--out", "compared")
     assert done.code == 0 and "the best is {'guidance': 4.0}" in done.out
     found = json.loads(Path("compared/sweep.json").read_text())
-    assert found == {"checkpoint": "emoji-64", "best": {"guidance": 4.0}, "asked": {"repeats": 2}}
+    weights = fingerprint(TextToImage.from_pretrained("emoji-64").denoiser.net)
+    measured = {"checkpoint": "emoji-64", "weights": weights}
+    assert found == measured | {"best": {"guidance": 4.0}, "asked": {"repeats": 2}}
     sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
 
 

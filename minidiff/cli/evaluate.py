@@ -47,6 +47,7 @@ def evaluate(
     from minidiff.evaluate_report import write_report
     from minidiff.judge import Judge
     from minidiff.pipeline import TextToImage, check_settings
+    from minidiff.recipes_look import fingerprint
     from minidiff.text import WordEncoder
 
     check_settings(steps=steps, guidance=guidance)
@@ -55,11 +56,12 @@ def evaluate(
     check_folder("out", out)
     target = pick_device(device)
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
+    measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net)}
     if sweep and isinstance(pipe.encoder, WordEncoder):
         raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
     if sweep:
         out.mkdir(parents=True, exist_ok=True)
-        found = {"checkpoint": checkpoint} | compare(generate_with(pipe), repeats=repeats)
+        found = measured | compare(generate_with(pipe), repeats=repeats)
         (out / "sweep.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(f"{out / 'sweep.json'}: the best is {found['best']}")
         return
@@ -68,5 +70,4 @@ def evaluate(
     else:
         judge = Judge.load(device=str(target))
         result = measure(generate_with(pipe), judge, settings=settings, distribution_size=size)
-    result["checkpoint"] = checkpoint
-    print(write_report(result, out))
+    print(write_report(result | measured, out))
