@@ -138,6 +138,16 @@ def test_a_fine_tune_is_added_to_the_weights_as_peft_does_it(pipe: TextToImage, 
     assert not torch.allclose(pipe.denoiser.net(x, t), tuned(x, t), atol=1e-2)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_a_fine_tune_can_be_added_in_part(pipe: TextToImage, lora: Path, strength: float) -> None:
+    plain, whole, part = (
+        dict(p.denoiser.net.named_parameters())
+        for p in (pipe, with_lora(pipe, lora), with_lora(pipe, lora, strength=strength))
+    )
+    for name, value in part.items():
+        assert torch.allclose(value - plain[name], strength * (whole[name] - plain[name]), atol=1e-6), name
+
+
 def test_what_belongs_to_another_model_is_refused(pipe: TextToImage, prior: Path, lora: Path) -> None:
     other = small_pipe()
     with torch.no_grad():

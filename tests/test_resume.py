@@ -141,6 +141,15 @@ def test_every_part_of_a_checkpoint_is_needed(straight: TrainResult, tmp_path: P
     assert distance(run(tmp_path), straight) > 1e-3
 
 
+def test_the_time_spent_before_an_interruption_counts(tmp_path: Path) -> None:
+    run(tmp_path, stop=3)
+    found = latest(tmp_path)
+    assert found is not None
+    save(tmp_path, replace(found, elapsed=540.0))
+    resumed = run(tmp_path, steps=10**6, minutes=10, stop=8)
+    assert resumed.seconds > 540 and resumed.progress == pytest.approx(0.9, abs=0.05)
+
+
 def test_what_the_loop_counted_is_resumed(tmp_path: Path) -> None:
     class Bad(Net):
         def forward(self, batch: Any, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import load_emoji
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, encode
 from minidiff.nets.unet import UNet, UNetConfig
-from minidiff.text import BOS, EOS, PAD, HubTextEncoder, MiniClip, MiniClipConfig, WordEncoder
+from minidiff.text import BOS, EOS, PAD, HubTextEncoder, MiniClip, MiniClipConfig, WordEncoder, unit_rms
 
 SENTENCES = (
     "a red heart", "panda on a skateboard, fluent 3d style", "Grinning Face", "KEYCAP: 3", "it's 5 o'clock", "5 %",
@@ -83,12 +83,15 @@ def test_a_prompt_means_the_same_alone_and_beside_longer_ones(clip: MiniClip, ki
     torch.manual_seed(0)
     encoder = clip if kind == "clip" else WordEncoder(VOCABULARY, CAPTION_LENGTH, dim=16, layers=2, heads=2).eval()
     short, long = ("a red circle", "two small blue squares left of a green star")
-    alone, both = encoder([short]), encoder([short, long])
-    n = int(alone.mask.sum())
+    ids, mask = encoder.tokenize([short])
+    n = int(mask.sum())
+    alone, both = encoder.encode_ids(ids[:, :n], mask[:, :n]), encoder([short, long])
     assert both.mask[1].sum() > n == both.mask[0].sum()
     assert torch.allclose(both.tokens[0, :n], alone.tokens[0, :n], atol=1e-5)
     assert torch.allclose(both.pooled[0], alone.pooled[0], atol=1e-5)
     assert not both.tokens[0, n:].any()  # padding is zero
+    if kind == "words":
+        assert torch.allclose(both.pooled[0], unit_rms(both.tokens[0, :n].mean(0)), atol=1e-5)
     assert torch.allclose(both.pooled.square().mean(1), torch.ones(2), atol=1e-4)
     assert not torch.allclose(both.pooled[0], both.pooled[1], atol=1e-2)
 
