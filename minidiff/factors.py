@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff.common import Condition, check_choice, check_int
 from minidiff.data.emoji import STYLES, load_emoji, to_float
 from minidiff.evaluate_tasks import CANDIDATES, SEED_STRIDE
 from minidiff.judge import Judge
-from minidiff.metrics import diversity
 from minidiff.pipeline import TextToImage
 from minidiff.prior import Prior
 from minidiff.prompts import keywords
@@ -149,7 +149,7 @@ def measure(judge: Judge, x: Tensor, names: Sequence[str]) -> dict[str, list[lis
 
     adherence: 1 where the judge finds the target most probable of 100 bases, on bleached paper. evidence: its log
     probability among them, in nats. look: the share of pixels that the two inks can print (`in_the_look`).
-    diversity: mean 1 - cos of the judge's features over the pairs of pictures of one target (one row).
+    diversity: 1 - cos of the judge's features of two pictures of one target (a row per pair of seeds).
     """
     flat = x.flatten(0, 1)
     features = judge.features(on_white(flat))
@@ -169,7 +169,8 @@ def measure(judge: Judge, x: Tensor, names: Sequence[str]) -> dict[str, list[lis
         "look": in_the_look(flat).double().view(x.shape[:2]),
     }
     if len(x) > 1:
-        table["diversity"] = torch.tensor([[diversity(seen[:, i]) for i in range(len(names))]])
+        pairs = itertools.combinations(seen.double(), 2)
+        table["diversity"] = torch.stack([1 - F.cosine_similarity(one, other, dim=-1) for one, other in pairs])
     return {name: [[round(v, 4) for v in row] for row in values.tolist()] for name, values in table.items()}
 
 

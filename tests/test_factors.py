@@ -15,6 +15,7 @@ from minidiff import factors
 from minidiff.data.emoji import STYLES, load_emoji, to_float
 from minidiff.factors import FACTORIAL, FURTHER, LENGTHS, Cell, ask, describe, draw_cell, measure, on_white, targets
 from minidiff.judge import Judge
+from minidiff.metrics import diversity
 from minidiff.prior import Prior
 from minidiff.recipes_look import two_inks
 
@@ -72,12 +73,15 @@ def test_bleached_paper_is_white_and_white_paper_stays() -> None:
 def test_measures_find_what_is_there() -> None:
     judge, names = Judge.load(), ["owl", "pizza", "key"]
     emoji = load_emoji()
-    rows = [[to_float(emoji.pixels(style)[emoji.find(name).index]) for name in names] for style in STYLES[:2]]
+    rows = [[to_float(emoji.pixels(style)[emoji.find(name).index]) for name in names] for style in STYLES[:3]]
     x = torch.stack([torch.stack(row) for row in rows])
     found = measure(judge, x, names)
-    assert found["adherence"] == [[1.0] * 3] * 2 and torch.tensor(found["evidence"]).min() > -0.5
+    assert found["adherence"] == [[1.0] * 3] * 3 and torch.tensor(found["evidence"]).min() > -0.5
     wrong = measure(judge, x.roll(1, dims=1), names)
     assert torch.tensor(wrong["adherence"]).sum() == 0 and torch.tensor(wrong["evidence"]).max() < -2
+    differences = torch.tensor(found["diversity"])  # of three pictures: three pairs
+    assert differences.shape == (3, 3) and differences[0, 1] != differences[1, 1]
+    assert differences[:, 1].mean() == pytest.approx(diversity(judge.features(on_white(x[:, 1]))), abs=1e-3)
     assert measure(judge, x[:1].repeat(2, 1, 1, 1, 1), names)["diversity"] == [[pytest.approx(0, abs=1e-3)] * 3]
     printed = two_inks(x.flatten(0, 1)).view(x.shape)
     assert (

@@ -192,6 +192,8 @@ def hub_folder(folder: Path, family: str) -> Path:
     whole.pre_tokenizer = pre_tokenizers.Whitespace()
     whole.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
+    if family == "gpt2":
+        del special["pad_token"]
     transformers.PreTrainedTokenizerFast(tokenizer_object=whole, model_max_length=16, **special).save_pretrained(
         folder
     )
@@ -215,13 +217,16 @@ def hub_folder(folder: Path, family: str) -> Path:
                 vocab_size=9, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=0
             )
         )
+    elif family == "gpt2":
+        sizes = {"vocab_size": 9, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16}
+        model = transformers.GPT2Model(transformers.GPT2Config(**sizes))
     else:
         model = transformers.BertModel(transformers.BertConfig(**size))
     model.save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize(("family", "pooled"), [("clip", 12), ("t5", 16), ("bert", 16)])
+@pytest.mark.parametrize(("family", "pooled"), [("clip", 12), ("t5", 16), ("bert", 16), ("gpt2", 16)])
 def test_text_encoders_of_the_hub_keep_the_same_promises(tmp_path: Path, family: str, pooled: int) -> None:
     encoder = HubTextEncoder(str(hub_folder(tmp_path, family)), max_length=8)
     assert (encoder.dim, encoder.pooled_dim) == (16, pooled)
