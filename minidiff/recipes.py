@@ -230,7 +230,7 @@ CAPTIONS = 8  # variants per picture
 TRAINABLE: dict[str, tuple[str, TrainConfig, Any]] = {
     "prior": (
         "DALL·E's prior: from text to CLIP image embedding (some ten minutes on a CPU)",
-        TrainConfig(2000, 256, learning_rate=1e-3, weight_decay=0.05, save_every=500),
+        TrainConfig(2000, 256, learning_rate=1e-3, weight_decay=1.0, save_every=500),
         build_prior,
     ),
     "midjourney": (
