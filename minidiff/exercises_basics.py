@@ -43,7 +43,7 @@ def two_points(answer: Callable[..., Any]) -> str | None:
 
 @exercise("1.2", "at pure noise x_t says nothing, and the best guess for the squared error is the mean of the data.")
 def one_step(answer: Any) -> str | None:
-    """What a network trained with the squared error answers at t = 1, for 30 % at -1 and 70 % at +1: 0.4."""
+    """What a network trained with the squared error answers at t = 1, for 30% at -1 and 70% at +1: 0.4."""
     value = _number(answer)
     if value is None:
         return "give one number."
@@ -55,7 +55,7 @@ def one_step(answer: Any) -> str | None:
         )
     if abs(value) < 0.01:
         return "that is the middle between the two; but one of them is more frequent."
-    return "which number is nearest, in mean squared distance, to draws that are -1 in 30 % and +1 in 70 % of cases?"
+    return "which number is nearest, in mean squared distance, to draws that are -1 in 30% and +1 in 70% of cases?"
 
 
 @exercise("1.3", "every sample is perfect, and seven of eight peaks are missing: look at both columns, always.")

@@ -67,7 +67,7 @@ def best_guess_for_a_gaussian(answer: Callable[..., Any]) -> str | None:
     return None
 
 
-@exercise("3.4", "one divided by (1 - decay) is how far an average looks back, 70 % of that is its half-life.")
+@exercise("3.4", "one divided by (1 - decay) is how far an average looks back, 70% of that is its half-life.")
 def half_life(answer: Any) -> str | None:
     """(n, m) with 0.99^n = 0.999^m = 1/2."""
     try:
@@ -79,7 +79,7 @@ def half_life(answer: Any) -> str | None:
     for value, decay in zip(steps, (0.99, 0.999), strict=True):
         right = math.log(2) / -math.log(decay)
         if abs(value - 1 / (1 - decay)) < 1e-6:
-            return f"after {value:.0f} steps it counts 1/e, 37 %. The question is about one half."
+            return f"after {value:.0f} steps it counts 1/e, 37%. The question is about one half."
         if abs(value - right) > max(1.0, 0.01 * right):
             return f"for {decay}, solve {decay}^n = 1/2 with logarithms; {value:g} steps leave {decay**value:.0%}."
     return None

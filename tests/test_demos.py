@@ -99,7 +99,7 @@ def test_the_flow_demo_walks_from_noise_to_data(page: Page, address: str) -> Non
     assert page.run(f"{state}.steps") == 1
     rings = DATA["mixtures"]["rings"]
     assert close(page.run(f"{state}.end[0]"), torch.tensor(np.average(rings["means"], axis=0)), 0.02)
-    assert page.run(f"{demo}.querySelector('[role=status]').textContent").startswith("After 1 step, 0 %")
+    assert page.run(f"{demo}.querySelector('[role=status]').textContent").startswith("After 1 step, 0%")
 
 
 def test_a_point_is_dropped_by_mouse_and_by_keyboard_and_runs_to_the_data(page: Page, address: str) -> None:

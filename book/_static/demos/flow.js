@@ -40,7 +40,7 @@ stage.add("flow", (place) => {
 
   const now = () => between(times.map((t) => [t, 0]), passed)[0];
 
-  // The share of the points as near to a component as 99 % of true points are to theirs.
+  // The share of the points as near to a component as 99% of true points are to theirs.
   function onData() {
     const { means, stds } = demoData.mixtures[data.value];
     const near = ([x, y]) => means.some(([a, b], k) => Math.hypot(x - a, y - b) < 3.03 * stds[k]);
@@ -113,7 +113,7 @@ stage.add("flow", (place) => {
 
   function show() {
     view.draw();
-    const count = times.length - 1, share = `${Math.round(100 * onData())} %`;
+    const count = times.length - 1, share = `${Math.round(100 * onData())}%`;
     said.textContent = passed >= count
       ? `After ${count} step${count > 1 ? "s" : ""}, ${share} of the points lie on the data.`
       : `t = ${now().toFixed(2)}, step ${Math.floor(passed)} of ${count}`;

@@ -33,7 +33,7 @@ stage.add("guidance", (place) => {
     return Math.sqrt(within + spread(mine.map((k) => mixture.means[k])) ** 2);
   }
 
-  // Whether a point lies farther from the middle of each Gaussian of the class than 99 % of that Gaussian's points.
+  // Whether a point lies farther from the middle of each Gaussian of the class than 99% of that Gaussian's points.
   function outside(x, label) {
     return mixture.means.every(([a, b], k) => mixture.labels[k] !== label
       || Math.hypot(x[0] - a, x[1] - b) > 3.03 * mixture.stds[k]);
@@ -71,11 +71,11 @@ stage.add("guidance", (place) => {
   function show() {
     walk();
     view.draw();
-    const now = numbers(), percent = (value) => `${Math.round(100 * value)} %`;
+    const now = numbers(), percent = (value) => `${Math.round(100 * value)}%`;
     facts.replaceChildren(...[
       [`most likely ${NAMES[wanted.value]}`, percent(now.inside)],
       ["outside the data", percent(now.outside)],
-      ["spread (true class: 100 %)", percent(now.spread)],
+      ["spread (true class: 100%)", percent(now.spread)],
     ].map(([name, value]) => stage.element("div", {}, stage.element("span", {}, name), stage.element("b", {}, value))));
     view.surface.setAttribute("aria-label", `${POINTS} samples of the class ${NAMES[wanted.value]}, guidance scale `
       + `${scale.value}: ${facts.innerText.replace(/\n+/g, " ")}`);

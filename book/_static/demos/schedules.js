@@ -98,7 +98,7 @@ stage.add("schedules", (place) => {
     ratio.draw();
     handles.forEach((handle, i) => {
       handle.value = values[i + 1];
-      handle.setAttribute("aria-valuetext", `${Math.round(100 * values[i + 1])} % of the variance`);
+      handle.setAttribute("aria-valuetext", `${Math.round(100 * values[i + 1])}% of the variance`);
     });
     pictures.forEach(({ surface, says }, i) => {
       picture(surface, TIMES[i]);
@@ -108,7 +108,7 @@ stage.add("schedules", (place) => {
     const half = fine.filter((value) => value > 0.5).length / 1000;
     const low = fine.filter((value) => value < 0.05).length / 10;
     said.textContent = `More than half of the variance is signal until t = ${half.toFixed(2)}. `
-      + `Less than a twentieth is signal during ${Math.round(low)} % of the time.`;
+      + `Less than a twentieth is signal during ${low.toFixed(1)}% of the time.`;
   }
 
   const curve = stage.menu("Schedule", {
