@@ -17,7 +17,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # The first cell of every chapter: nothing where minidiff is installed, otherwise (in Colab) this very version.
 SETUP = """\
-# Where minidiff is not installed yet, as in Colab, this cell fetches it. Elsewhere it does nothing.
+# Where minidiff is not installed yet, as in Colab, this cell fetches it.
+# Elsewhere it does nothing.
 import importlib.util
 import os
 import subprocess
@@ -26,7 +27,8 @@ import sys
 if importlib.util.find_spec("minidiff") is None:
     released = "minidiff @ {address}/archive/refs/tags/v{version}.tar.gz"
     wanted = os.environ.get("MINIDIFF_PIP_SPEC", released)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", wanted], check=True)"""
+    install = [sys.executable, "-m", "pip", "install", "--quiet", wanted]
+    subprocess.run(install, check=True)"""
 
 
 def project() -> tuple[str, str]:
