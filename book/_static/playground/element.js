@@ -54,9 +54,10 @@
       if (!said.has("prompt")) return false;
       for (const control of this.parts.form.elements) {
         if (!control.name) continue;
-        const standard = control.defaultValue ?? "";
-        control.value = said.get(control.name) ?? standard;
-        if (!control.checkValidity() || (control.tagName === "SELECT" && control.selectedIndex < 0)) control.value = standard;
+        const standard = control.defaultValue ?? "", wanted = said.get(control.name) ?? standard;
+        control.value = wanted;
+        const moved = control.type === "range" && Number(control.value) !== Number(wanted); // a slider takes what is nearest
+        if (moved || !control.checkValidity() || (control.tagName === "SELECT" && control.selectedIndex < 0)) control.value = standard;
       }
       this.label();
       return true;
@@ -135,7 +136,8 @@
       const { words: list } = this.parts;
       list.replaceChildren(list.firstElementChild, ...choices);
       const end = cut.length > 60 ? `${cut.slice(0, 60)}…` : cut;
-      this.cut = cut ? ` Too long: “${end}” was not read.` : "";
+      const { prompt, style } = this.asked;
+      this.remark = cut ? ` Too long: “${end}” was not read.` : prompt.trim() || style ? "" : " Nothing was asked for, so it may be anything.";
     }
 
     on_step(frame) {
@@ -153,7 +155,7 @@
       const seconds = (performance.now() - this.began) / 1000;
       this.rest();
       this.show();
-      this.say(`Drawn in ${seconds.toFixed(1)} s, ${this.frames.length} steps.${this.cut}`);
+      this.say(`Drawn in ${seconds.toFixed(1)} s, ${this.frames.length} steps.${this.remark}`);
       this.dispatchEvent(new CustomEvent("drawn", { detail: { seconds, settings: this.asked } }));
     }
 
@@ -196,7 +198,7 @@
       step.value = `${frame.step} of ${frame.steps}`;
       this.paint(picture, belief.checked ? frame.x0 : frame.x);
       const chosen = words.querySelector("input:checked");
-      picture.setAttribute("aria-label", `${this.asked.prompt || "no prompt"}, after step ${frame.step} of ${frame.steps}`);
+      picture.setAttribute("aria-label", `${this.asked.prompt.trim() || "no prompt"}, after step ${frame.step} of ${frame.steps}`);
       spotlight.hidden = !chosen?.value;
       if (chosen?.value) this.shine(spotlight, frame, chosen.value.split(",").map(Number));
     }
