@@ -48,8 +48,10 @@ def variations(pipe: TextToImage, image: Image, count: int = 4, *, seed: int = 0
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     """Points on the great circle from a (1, D) to b (1, D) at the shares (N,), 0 = a, 1 = b: (N, D), RMS 1.
 
-    sin((1 - s) w) / sin(w) a + sin(s w) / sin(w) b, with the angle w between them (Shoemake 1985). Directions are
-    what an embedding means; the straight line would cut through the sphere.
+        sin((1 - s) w) / sin(w) a + sin(s w) / sin(w) b
+
+    With the angle w between them (Shoemake 1985). Directions are what an embedding means; the straight line would
+    cut through the sphere.
     """
     a, b, s = F.normalize(a, dim=1), F.normalize(b, dim=1), share[:, None].to(a)
     w = torch.acos((a * b).sum().clamp(-1 + 1e-6, 1 - 1e-6))

@@ -27,7 +27,7 @@ EXPLAINED = """
 encoder. <b>Right base among 100</b>: the right concept has the highest probability among it and 99 others drawn at
 random; <b>among 20 of its group</b>: among it and 19 of its own kind. <b>Similarity</b>: cosine between the
 classifier's features of the picture and of the true, held-out one. <b>Pixel error</b>: root mean square difference
-in [0, 2] to the true picture, over the pixels where either is not white. In brackets the 95 % interval over concepts
+in [0, 2] to the true picture, over the pixels where either is not white. In brackets the 95% interval over concepts
 (bootstrap), after ± the standard deviation over seeds. <b>Twins</b> are Fluent flat and Fluent 3D, the same drawing
 twice: who has seen one has as good as seen the other.</p>
 """
@@ -36,7 +36,7 @@ DISTANCES = """
 Inception's features. The floor is the distance that real pictures have; under it nothing can be claimed.</p>
 """
 COPIES = """
-<p>A picture counts as a copy when it is nearer to its nearest training picture than 99 % of the real test pictures
+<p>A picture counts as a copy when it is nearer to its nearest training picture than 99% of the real test pictures
 are to theirs, both in features and in foreground pixels.</p>
 """
 SHAPES = """

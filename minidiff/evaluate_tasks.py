@@ -220,7 +220,7 @@ def foreground_error(pictures: Tensor, true: Tensor) -> Tensor:
 
 
 def summarize(tasks: Sequence[Problem], repeats: Sequence[dict[str, Tensor]], seed: int = 0) -> dict[str, dict]:
-    """subset -> mark -> mean, its 95 % interval over problems (bootstrap), seed_std and n, from marks (P,) per seed.
+    """subset -> mark -> mean, its 95% interval over problems (bootstrap), seed_std and n, from marks (P,) per seed.
 
     seed_std is the standard deviation, over seeds, of the mean over problems (None with one seed).
     """

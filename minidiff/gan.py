@@ -119,7 +119,9 @@ class GANResult:
 
 
 def discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor, r1: float = 0.0) -> Tensor:
-    """softplus(-D(x)) + softplus(D(G(z))) + r1 / 2 |grad_x D(x)|^2, averaged: a number.
+    """What the discriminator minimizes, averaged: a number.
+
+        softplus(-D(x)) + softplus(D(G(z))) + r1 / 2 |grad_x D(x)|^2
 
     Source: Goodfellow et al. 2014, equation 1, with D's probability written as a sigmoid; the penalty on the slope at
     real data is R1 of Mescheder et al. 2018, equation 9.

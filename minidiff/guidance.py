@@ -15,9 +15,11 @@ from minidiff.denoisers import interpret, target
 class Guided:
     """Classifier-free guidance around any denoiser; itself a denoiser.
 
-    x0 = x0_null + scale (x0_cond - x0_null), and the same for eps: scale 0 ignores the condition, 1 is the plain
-    conditional model (guidance off), above 1 exaggerates. Source: Ho & Salimans 2022, equation 6, whose w is
-    scale - 1. Both answers come from one pass of twice the batch.
+        x0 = x0_null + scale (x0_cond - x0_null)
+
+    And the same for eps: scale 0 ignores the condition, 1 is the plain conditional model (guidance off), above 1
+    exaggerates. Source: Ho & Salimans 2022, equation 6, whose w is scale - 1. Both answers come from one pass of
+    twice the batch.
 
     null: what to move away from; `cond.null()` when None, or another prompt ("negative prompt").
     rescale: 0 to 1, gives the guided network output the contrast of the conditional one (Lin et al. 2024,

@@ -169,8 +169,8 @@ def training_bases(emoji: EmojiSet) -> list[str]:
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures (B, 3, H, W) in [-1, 1] as a generator might have drawn them: moved, resized, recolored, noisy, soft.
 
-    Shift up to 6 % of the side, scale 0.85 to 1.15, stretch 0.93 to 1.07, rotation up to 8 degrees; brightness,
-    contrast and color by some 20 %; noise up to 0.15 and a 3x3 blur in half of the pictures. Never mirrored. One in
+    Shift up to 6% of the side, scale 0.85 to 1.15, stretch 0.93 to 1.07, rotation up to 8 degrees; brightness,
+    contrast and color by some 20%; noise up to 0.15 and a 3x3 blur in half of the pictures. Never mirrored. One in
     four is left as it is: resampling softens every edge, and edges are half of a style.
     """
     n = len(x)

@@ -24,7 +24,7 @@ ROWS = 1024  # training pictures compared at once
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval."""
+    """An estimate and its 95% interval."""
 
     mean: float
     low: float
@@ -49,7 +49,8 @@ class _AsGiven(nn.Module):
 def kernel_distance(features: Tensor, reference: Tensor) -> float:
     """The squared maximum mean discrepancy with the kernel (x·y / D + 1)^3, unbiased, of (N, D) and (M, D).
 
-    mean k(x, x') + mean k(y, y') - 2 mean k(x, y),  x != x', y != y'
+        mean k(x, x') + mean k(y, y') - 2 mean k(x, y)
+        x != x', y != y'
 
     The estimator of KID (Binkowski et al. 2018, arXiv:1801.01401), by torchmetrics, over all pairs at once. Around
     0, and below it by chance, when both come from one distribution. Raises ValueError unless N = M >= 2.
@@ -68,7 +69,7 @@ def kernel_distance(features: Tensor, reference: Tensor) -> float:
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
     """The Fréchet distance between Gaussians fitted to (N, D) and (M, D).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))
+        |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))
 
     The formula of FID (Heusel et al. 2017, arXiv:1706.08500), by torchmetrics. It is biased upwards, more so for
     few pictures: compare only at equal n. Raises ValueError unless N = M > D, where covariances have full rank.
@@ -109,7 +110,7 @@ def with_interval(
 
 
 def bootstrap(values: Tensor, *, draws: int = 1000, seed: int = 0) -> Interval:
-    """The mean of independent values (N,) and the 95 % interval of the means of N drawn with replacement.
+    """The mean of independent values (N,) and the 95% interval of the means of N drawn with replacement.
 
     Percentile bootstrap (Efron 1979). One value has no interval: low = high = mean. Raises ValueError for none.
     """
@@ -187,8 +188,8 @@ def copies(
     """Which samples are copies, (N,) booleans, and the two thresholds.
 
     distances: of samples to their nearest training picture, in features and in foreground pixels, each (N,);
-    real_distances: the same of held-out real pictures. A copy is nearer than 99 % of these (1 - quantile) in both
-    senses. The 1 % make it strict, and "both" means that the same thing drawn anew is no copy.
+    real_distances: the same of held-out real pictures. A copy is nearer than 99% of these (1 - quantile) in both
+    senses. The 1% make it strict, and "both" means that the same thing drawn anew is no copy.
     """
     check_number("quantile", quantile, 0, 1)
     thresholds = tuple(float(torch.quantile(real.cpu().double(), quantile)) for real in real_distances)

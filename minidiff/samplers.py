@@ -122,9 +122,11 @@ def heun_step(
 ) -> tuple[Tensor, Any]:
     """Take the DDIM step, look again from there, and go with the average of both looks: second order.
 
-    x_s = x_t + (alpha_s - alpha_t) mean(x0_hat) + (sigma_s - sigma_t) mean(eps_hat), the trapezoidal rule in the
-    two coordinates in which the path's equation never divides by zero. A step to sigma = 0 stays first order, as
-    eps means nothing there. Source: the idea is Karras et al. 2022 (EDM), algorithm 1, two calls a step.
+        x_s = x_t + (alpha_s - alpha_t) mean(x0_hat) + (sigma_s - sigma_t) mean(eps_hat)
+
+    The trapezoidal rule in the two coordinates in which the path's equation never divides by zero. A step to
+    sigma = 0 stays first order, as eps means nothing there. Source: the idea is Karras et al. 2022 (EDM), algorithm
+    1, two calls a step.
     """
     t, s = as_times(t, x_t), as_times(s, x_t)
     alpha_t, sigma_t = _at(denoiser.schedule, t, x_t)
@@ -150,8 +152,12 @@ def dpmpp_2m_step(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """DPM-Solver++(2M): second order for one call a step, by remembering the picture predicted before.
 
-    With lambda = log(alpha / sigma), h = lambda_s - lambda_t and r = h_before / h:
-    x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D,  D = (1 + 1/(2r)) x0_hat - 1/(2r) x0_before.
+        x_s = (sigma_s / sigma_t) x_t - alpha_s (exp(-h) - 1) D
+        D = (1 + 1/(2r)) x0_hat - 1/(2r) x0_before
+        lambda = log(alpha / sigma)
+        h = lambda_s - lambda_t
+        r = h_before / h
+
     Source: Lu et al. 2022 (DPM-Solver++), algorithm 2. The first step and the one to sigma = 0 are first order.
     """
     t, s = as_times(t, x_t), as_times(s, x_t)

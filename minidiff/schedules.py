@@ -38,9 +38,10 @@ class _Schedule:
 class DiscreteSchedule(_Schedule):
     """The schedules of DDPM: T small steps, each mixing in a little noise of variance beta_i.
 
-    alpha_bar(i/T) = (1 - beta_1) ... (1 - beta_i), and between the steps log alpha_bar is interpolated.
-    Source: Ho et al. 2020, equation 4. betas: (T,) in (0, 1), kept in float64, as is everything derived from
-    them: in half precision 1 - alpha_bar(1/T) would round to zero.
+        alpha_bar(i/T) = (1 - beta_1) ... (1 - beta_i)
+
+    Between the steps log alpha_bar is interpolated. Source: Ho et al. 2020, equation 4. betas: (T,) in (0, 1), kept
+    in float64, as is everything derived from them: in half precision 1 - alpha_bar(1/T) would round to zero.
     """
 
     def __init__(self, betas: Tensor):
@@ -138,8 +139,11 @@ def forward_jump(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) ->
 def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """One step of the forward chain, from time s to a later t, that looks at nothing but x_s.
 
-    x_t = a x_s + sqrt(sigma_t^2 - a^2 sigma_s^2) noise with a = alpha_t / alpha_s. For neighbouring steps of
-    a DDPM schedule a^2 = 1 - beta: Ho et al. 2020, equation 2. x_s, noise: (B, ...); s < t: (B,).
+        x_t = a x_s + sqrt(sigma_t^2 - a^2 sigma_s^2) noise
+        a = alpha_t / alpha_s
+
+    For neighboring steps of a DDPM schedule a^2 = 1 - beta: Ho et al. 2020, equation 2. x_s, noise: (B, ...);
+    s < t: (B,).
     """
     a, std = _transition(schedule, _wide(s), _wide(t))
     return per_sample(a, x_s) * x_s + per_sample(std, x_s) * noise
@@ -150,9 +154,15 @@ def posterior(
 ) -> tuple[Tensor, Tensor]:
     """Mean (B, ...) and standard deviation (B, 1, ...) of q(x_s | x_t, x0): one step back, if x0 were known.
 
-    mean = keep x_t + pull x0 and std^2 = sigma_ts^2 sigma_s^2 / sigma_t^2, with keep = a sigma_s^2 / sigma_t^2 and
-    pull = alpha_s sigma_ts^2 / sigma_t^2, where a = alpha_t / alpha_s and sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2.
+        mean = keep x_t + pull x0
+        std^2 = sigma_ts^2 sigma_s^2 / sigma_t^2
+        keep = a sigma_s^2 / sigma_t^2
+        pull = alpha_s sigma_ts^2 / sigma_t^2
+        a = alpha_t / alpha_s
+        sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2
+
     Source: Ho et al. 2020, equations 6 and 7, written for any s < t and so for every schedule.
+
     If x0 is only a guess, std^2 lacks pull^2 times the variance that is left around it. With `data_variance` v that
     is added as for data N(0, v): v sigma_t^2 / (alpha_t^2 v + sigma_t^2). For v = 1 on a DDPM schedule std^2 is then
     sigma_ts^2, the other of the two variances that Ho et al. tried (section 3.2).

@@ -81,8 +81,11 @@ class Mixture:
     def posterior(self, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float = 0.0) -> Mixture:
         """p(x_s | x_t) for one noised point x_t (D,) and s < t: what an exact step back would draw from.
 
-        Bayes' rule with the prior p(x_s) and the likelihood x_t = a x_s + sigma_ts z, a = alpha_t / alpha_s,
-        sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2. With s = 0 it answers "which picture was this?".
+            x_t = a x_s + sigma_ts z
+            a = alpha_t / alpha_s
+            sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2
+
+        Bayes' rule with the prior p(x_s) and this likelihood. With s = 0 it answers "which picture was this?".
         """
         if not 0 <= s < t <= 1:
             raise ValueError(f"`s` must lie below `t`, both in [0, 1]; got s = {s:g} and t = {t:g}.")
@@ -111,10 +114,13 @@ class Mixture:
 class ExactDenoiser:
     """The best denoiser there can be for a mixture: x0 = E[x0 | x_t] and eps = E[eps | x_t].
 
-    With r_k the probability that x_t came from component k and v_k = alpha^2 s_k^2 + sigma^2,
-    x0 = sum_k r_k (m_k + alpha s_k^2 / v_k (x_t - alpha m_k)) and eps = sigma sum_k r_k (x_t - alpha m_k) / v_k:
-    neither divides by alpha or sigma. The minimum of the training loss (Karras et al. 2022, equation 3). A
-    condition's label, if not 0, keeps only the components with that label.
+        x0 = sum_k r_k (m_k + alpha s_k^2 / v_k (x_t - alpha m_k))
+        eps = sigma sum_k r_k (x_t - alpha m_k) / v_k
+        v_k = alpha^2 s_k^2 + sigma^2
+
+    r_k is the probability that x_t came from component k. Neither divides by alpha or sigma. The minimum of the
+    training loss (Karras et al. 2022, equation 3). A condition's label, if not 0, keeps only the components with that
+    label.
     """
 
     def __init__(self, mixture: Mixture, schedule: NoiseSchedule):

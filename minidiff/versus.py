@@ -60,7 +60,7 @@ PROTOCOL: dict[str, Any] = {
     "reported_seeds": [11, 12, 13],
     "batch": {"points": 256, "pictures": 32},
     "samples": {"points": 2000, "pictures": 302},  # as many as there are pictures
-    "looks": {"points": [40, 500], "pictures": [8, 100]},  # judgements during a training, and by how many samples
+    "looks": {"points": [40, 500], "pictures": [8, 100]},  # judgments during a training, and by how many samples
 }
 
 

@@ -16,6 +16,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIGNS = {"->": "→", "<-": "←", "<=": "≤", ">=": "≥", "!=": "≠"}
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -25,14 +26,14 @@ def prose(docstring: str | None) -> str:
         return ""
     blocks = []
     for block in re.split(r"\n\s*\n", textwrap.dedent(docstring).strip("\n")):
-        lines = block.splitlines()
+        lines = re.sub(r"`[^`]*`", lambda code: re.sub(r"\s*\n\s*", " ", code[0]), block).splitlines()
         if all(line.startswith("    ") for line in lines):
             blocks.append("```text\n" + textwrap.dedent(block) + "\n```")
             continue
         text = ""  # a line that is indented or starts an item begins a new line on the page too
         for line in lines:
-            starts = bool(re.match(r"\s+\S|[-*] |\w+: ", line)) and bool(text)
-            text += ("\\\n" if starts else "\n" if text else "") + escape(line.strip())
+            starts = re.match(r"\s+\S|[-*] ", line) or (text.endswith((".", ";")) and re.match(r"\w+: ", line))
+            text += ("\\\n" if text and starts else "\n" if text else "") + escape(line.strip())
         blocks.append(text)
     return "\n\n".join(blocks)
 
@@ -42,6 +43,8 @@ def escape(text: str) -> str:
     parts = re.split(r"(``?[^`]+``?|(?<!\w)\*[a-z][a-z -]*\*(?!\w))", text)
     for i, part in enumerate(parts):
         if i % 2 == 0:
+            for typed, sign in SIGNS.items():
+                part = part.replace(typed, sign)
             parts[i] = re.sub(r"([\\*_{}\[\]()#+\-.!|$<>~^=`:%])", r"\\\1", part)
     return "".join(parts)
 

@@ -53,7 +53,7 @@ def caption(
 
     In 100 captions: about 20 only the name, 65 the name and up to four keywords, 15 only keywords, never fewer
     than two. Skin tone is said with the name, and with the keywords as well. 15 name the group, too. `style` is
-    said in 95 % of them. With `keywords=False` only the name is used.
+    said in 95% of them. With `keywords=False` only the name is used.
 
     language: "en" or "de". Raises ValueError for other languages or an unknown style.
     """

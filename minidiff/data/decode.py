@@ -20,7 +20,7 @@ FITS = ("crop", "pad")
 def load_picture(path: str | os.PathLike[str], size: int, *, fit: str = "crop") -> Tensor:
     """Return one picture file as uint8 (3, size, size).
 
-    Turned as its EXIF data says, the first frame if it moves, transparency on white, 16 bits scaled to 8, grey and
+    Turned as its EXIF data says, the first frame if it moves, transparency on white, 16 bits scaled to 8, gray and
     CMYK as RGB, resized with Lanczos. Raises ValueError with the reason when the file cannot be read as a picture.
     """
     from PIL import Image, UnidentifiedImageError
@@ -52,8 +52,8 @@ def on_white(image: Image.Image) -> Image.Image:
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     image = ImageOps.exif_transpose(image)
     if sixteen:  # `convert` would cut off at 255 instead of scaling
-        grey = np.rint(np.asarray(image).astype(np.float32) / 257).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        gray = np.rint(np.asarray(image).astype(np.float32) / 257).astype(np.uint8)
+        return Image.fromarray(gray).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"mode {image.mode} has no fixed range: save it with 8 or 16 bits per channel")
     if image.has_transparency_data:

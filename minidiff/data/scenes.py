@@ -178,7 +178,7 @@ def all_groups(held_out: bool | None = None) -> Iterator[Group]:
 
 
 def random_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
-    """Draw a scene: 40 % one group, else two; the size is said for 3 groups out of 4; all else uniform.
+    """Draw a scene: 40% one group, else two; the size is said for 3 groups out of 4; all else uniform.
 
     `held_out=False` never shows a `HELD_OUT` pair; `held_out=True` shows one, first or second.
     """

@@ -67,7 +67,7 @@ class TrainConfig:
 def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
     """The rate of a step (0 is the first): up over the warm-up, level, then straight down to 0.
 
-    learning_rate * min(1, (step + 1) / warmup, (1 - progress) / decay),  progress in [0, 1]
+    learning_rate * min(1, (step + 1) / warmup, (1 - progress) / decay),   progress in [0, 1]
     """
     rise = (step + 1) / config.warmup if config.warmup else 1.0
     fall = (1.0 - progress) / config.decay if config.decay else 1.0

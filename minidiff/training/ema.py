@@ -19,9 +19,10 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 class EMA:
     """An exponential moving average of a module's trained parameters, kept beside the module.
 
-    shadow <- d shadow + (1 - d) weight,  d = min(decay, (1 + n) / (10 + n)) after n earlier updates
+        shadow <- d shadow + (1 - d) weight
+        d = min(decay, (1 + n) / (10 + n))
 
-    The second term lets a young average forget the initial weights quickly (the rule of TensorFlow's
+    n counts the earlier updates: a young average forgets the initial weights quickly (the rule of TensorFlow's
     ExponentialMovingAverage, also used by `diffusers`). Frozen parameters and buffers have no average: a copy
     takes them from the module. Raises ValueError unless 0 <= decay <= 1.
     """
