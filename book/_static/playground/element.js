@@ -152,10 +152,10 @@
     }
 
     on_done() {
-      const seconds = (performance.now() - this.began) / 1000;
+      const seconds = (performance.now() - this.began) / 1000, count = this.frames.length;
       this.rest();
       this.show();
-      this.say(`Drawn in ${seconds.toFixed(1)} s, ${this.frames.length} steps.${this.remark}`);
+      this.say(`Drawn in ${seconds.toFixed(1)} s, ${count} step${count === 1 ? "" : "s"}.${this.remark}`);
       this.dispatchEvent(new CustomEvent("drawn", { detail: { seconds, settings: this.asked } }));
     }
 
