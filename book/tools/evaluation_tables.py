@@ -1,0 +1,99 @@
+"""The tables of what `minidiff evaluate` found, read from the files that it wrote."""
+
+import json
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+FOLDER = pathlib.Path(__file__).parents[1] / "_static" / "evaluation"
+MARKS = {
+    "base_100": "right base among 100",
+    "hard_20": "among 20 of its group",
+    "style": "right style",
+    "similarity": "similarity",
+}
+WHO = {
+    "model": "**the model**",
+    "unconditional": "the model, asked for nothing",
+    "lookup": "picture of the nearest caption",
+    "other style": "the concept in another style",
+    "ceiling": "the true pictures",
+}
+
+
+def load(name: str) -> dict[str, Any]:
+    """A stored result: "evaluation" (held-out pictures) or "sweep" (settings)."""
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def measured(value: dict[str, float], digits: int = 2) -> str:
+    """The mean with its interval and, where there were several seeds, their standard deviation."""
+    mean, low, high = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    spread = value.get("seed_std")
+    return f"{mean} [{low}, {high}]" + (f" ± {spread:.{digits}f}" if spread is not None else "")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Markdown lines."""
+    head = list(head)
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def held_out(split: str) -> list[str]:
+    """Who draws the pictures of a split how well."""
+    found = load("evaluation")["splits"][split]
+    who = {name: row["all"] for name, row in found["rows"].items()}
+    marks = [mark for mark in MARKS if mark in who["model"]]  # of a concept never seen no classifier knows the base
+    rows = [[words, *(measured(who[name][mark]) for mark in marks)] for name, words in WHO.items() if name in who]
+    chance = ["chance", *(f"{found['chance'][mark]:.2f}" if mark in found["chance"] else "" for mark in marks)]
+    return table(["", *(MARKS[mark] for mark in marks)], [*rows, chance])
+
+
+def distances() -> list[str]:
+    """How far sets of pictures are from as many real ones."""
+    rows = []
+    for asked, found in load("evaluation")["distribution"].items():
+        for who, value in found.items():
+            if who != "n":
+                frechet = measured(value["frechet"]) if "frechet" in value else "too few pictures"
+                rows.append([asked, str(found["n"]), who, measured(value["kernel"], 3), frechet])
+    return table(["prompts", "pictures", "set", "kernel distance", "Fréchet distance"], rows)
+
+
+def copies() -> list[str]:
+    """The share of pictures that are nearer to a training picture than 99% of the real test pictures are."""
+    found = load("evaluation")["copies"]
+    rows = [[who, str(value["n"]), measured(value["copies"])] for who, value in found.items() if "copies" in value]
+    return table(["set", "pictures", "share that counts as copies"], rows)
+
+
+def diversity() -> list[str]:
+    """How different the pictures of one prompt without a style are."""
+    found = load("evaluation")["diversity"]
+    return table(["set", "diversity"], [[who, measured(found[who])] for who in ("model", "the four styles")])
+
+
+def settings() -> list[str]:
+    """A line for each setting of guidance, steps and interval."""
+    marks = [mark for mark in MARKS if mark != "hard_20"]
+    rows = [
+        [
+            f"{row['guidance']:g}",
+            str(row["steps"]),
+            "{:g} to {:g}".format(*row["interval"]),
+            *(measured(row[mark]) for mark in marks),
+        ]
+        for row in load("sweep")["rows"]
+    ]
+    return table(["guidance", "steps", "interval", *(MARKS[mark] for mark in marks)], rows)
+
+
+TABLES = {
+    "test": lambda: held_out("test"),
+    "unseen": lambda: held_out("unseen"),
+    "distances": distances,
+    "copies": copies,
+    "diversity": diversity,
+    "settings": settings,
+}
