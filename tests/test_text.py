@@ -218,8 +218,9 @@ def hub_folder(folder: Path, family: str) -> Path:
             )
         )
     elif family == "gpt2":
-        sizes = {"vocab_size": 9, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16}
-        model = transformers.GPT2Model(transformers.GPT2Config(**sizes))
+        model = transformers.GPT2Model(
+            transformers.GPT2Config(vocab_size=9, n_embd=16, n_layer=2, n_head=2, n_positions=16)
+        )
     else:
         model = transformers.BertModel(transformers.BertConfig(**size))
     model.save_pretrained(folder)
