@@ -278,13 +278,9 @@ def test_the_prior_that_ships_belongs_to_the_flagship_that_ships() -> None:
 
 
 def test_the_prior_that_ships_beats_both_naive_baselines_in_retrieval() -> None:
-    """Among five on the test split, and on bases never seen. At first place on the test split it is level with the
-    nearest caption, whose picture is often the same concept in another style.
-    """
+    """At first place and among five, on the test split and on bases never seen."""
     measured = json.loads((checkpoints.find("prior") / "card.json").read_text())["measured"]
-    for naive in ("mean embedding", "nearest caption"):
-        for split, score in (("test", "retrieval_5"), ("unseen", "retrieval_1"), ("unseen", "retrieval_5")):
-            assert measured[split]["diffusion prior"][score] > measured[split][naive][score]
-    first = {name: row["retrieval_1"] for name, row in measured["test"].items() if name != "candidates"}
-    assert first["diffusion prior"] > first["mean embedding"] + 0.5
-    assert abs(first["diffusion prior"] - first["nearest caption"]) < 1 / measured["test"]["candidates"]
+    for split in ("test", "unseen"):
+        for naive in ("mean embedding", "nearest caption"):
+            for score in ("retrieval_1", "retrieval_5"):
+                assert measured[split]["diffusion prior"][score] > measured[split][naive][score]
