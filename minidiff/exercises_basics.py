@@ -8,16 +8,9 @@ from typing import Any
 
 import torch
 
-from minidiff.learn import exercise
+from minidiff.learn import exercise, number, numbers
 from minidiff.schedules import RectifiedFlow
 from minidiff.toy import ExactDenoiser, Mixture
-
-
-def _number(answer: Any) -> float | None:
-    try:
-        return float(answer)
-    except (TypeError, ValueError):
-        return None
 
 
 @exercise("1.1", "two points pull with weights that depend on x_t, and their balance is a hyperbolic tangent.")
@@ -26,7 +19,7 @@ def two_points(answer: Callable[..., Any]) -> str | None:
     schedule = RectifiedFlow()
     exact = ExactDenoiser(Mixture([1, 1], [[-1.0], [1.0]], [0.0, 0.0]), schedule)
     for x_t, t in [(0.0, 0.5), (0.3, 0.5), (-0.8, 0.7), (0.1, 0.2), (2.0, 0.9)]:
-        value = _number(answer(x_t, 1 - t, t))
+        value = number(answer(x_t, 1 - t, t))
         right = float(exact(torch.tensor([[x_t]], dtype=torch.float64), t).x0)
         if value is None:
             return "return one number."
@@ -44,7 +37,7 @@ def two_points(answer: Callable[..., Any]) -> str | None:
 @exercise("1.2", "at pure noise x_t says nothing, and the best guess for the squared error is the mean of the data.")
 def one_step(answer: Any) -> str | None:
     """What a network trained with the squared error answers at t = 1, for 30% at -1 and 70% at +1: 0.4."""
-    value = _number(answer)
+    value = number(answer)
     if value is None:
         return "give one number."
     if abs(value - 0.4) < 0.01:
@@ -61,10 +54,10 @@ def one_step(answer: Any) -> str | None:
 @exercise("1.3", "every sample is perfect, and seven of eight peaks are missing: look at both columns, always.")
 def collapsed(answer: Any) -> str | None:
     """(on_data, modes, overlap) when all samples lie on one of eight equal peaks: (1, 1, 1/8)."""
-    try:
-        on_data, modes, overlap = (float(value) for value in answer)
-    except (TypeError, ValueError):
+    found = numbers(answer, 3)
+    if found is None:
         return "give three numbers, (on_data, modes, overlap)."
+    on_data, modes, overlap = found
     if abs(on_data - 1) > 0.02:
         return "on_data: is any sample farther than 3 standard deviations from a peak?"
     if modes != 1:

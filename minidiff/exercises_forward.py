@@ -8,23 +8,14 @@ from typing import Any
 
 import torch
 
-from minidiff.learn import exercise
+from minidiff.learn import exercise, number, numbers
 from minidiff.schedules import CosineSchedule, LinearSchedule
-
-
-def _two_numbers(answer: Any) -> tuple[float, float] | None:
-    """The answer as two numbers, or None if it is something else."""
-    try:
-        first, second = (float(value) for value in answer)
-    except (TypeError, ValueError):
-        return None
-    return first, second
 
 
 @exercise("2.1", "the kept shares multiply, and the variances add after the older one has shrunk.")
 def two_steps_are_one(answer: Any) -> str | None:
     """(a, b) with x_2 = a x_0 + b z for beta_1 = 0.1, beta_2 = 0.2: a^2 = 0.9 * 0.8, b^2 = 1 - a^2."""
-    pair = _two_numbers(answer)
+    pair = numbers(answer, 2)
     if pair is None:
         return "give two numbers, (a, b)."
     a, b = pair
@@ -46,7 +37,7 @@ def any_step(answer: Callable[..., Any]) -> str | None:
     """A function (alpha_s, sigma_s, alpha_t, sigma_t) -> (a, std) of the transition from s to t."""
     cases = [(1.0, 0.0, 0.6, 0.8), (0.8, 0.6, 0.6, 0.8), (0.9, 0.1, 0.5, 0.5)]
     for alpha_s, sigma_s, alpha_t, sigma_t in cases:
-        pair = _two_numbers(answer(alpha_s, sigma_s, alpha_t, sigma_t))
+        pair = numbers(answer(alpha_s, sigma_s, alpha_t, sigma_t), 2)
         if pair is None:
             return "return two numbers, (a, std)."
         a, std = pair
@@ -64,7 +55,7 @@ def any_step(answer: Callable[..., Any]) -> str | None:
 @exercise("2.3", "half the variance is gone at a quarter of the linear schedule, and at half of the cosine one.")
 def half_signal(answer: Any) -> str | None:
     """(t_linear, t_cosine) at which alpha_bar = 1/2, so that the signal-to-noise ratio is 1."""
-    pair = _two_numbers(answer)
+    pair = numbers(answer, 2)
     if pair is None:
         return "give two times between 0 and 1, (t_linear, t_cosine)."
     for name, schedule, t in zip(("linear", "cosine"), (LinearSchedule(), CosineSchedule()), pair, strict=True):
@@ -80,10 +71,10 @@ def half_signal(answer: Any) -> str | None:
 @exercise("2.4", "four copies of a pixel average the noise's variance down to a quarter: log 4 = 1.39.")
 def twice_the_size(answer: Any) -> str | None:
     """By how much log-SNR must fall when every pixel is doubled along both edges: log 4."""
-    try:
-        shift = abs(float(answer))
-    except (TypeError, ValueError):
+    found = number(answer)
+    if found is None:
         return "give one number."
+    shift = abs(found)
     if abs(shift - math.log(2)) < 0.02:
         return "that is for twice the pixels along one edge only; there are two edges."
     if abs(shift - 4) < 0.02 or abs(shift - 2) < 0.02:

@@ -9,21 +9,13 @@ import torch
 from torch import Tensor
 
 from minidiff.common import seeded
-from minidiff.learn import exercise
-
-
-def _numbers(answer: Any, count: int) -> list[float] | None:
-    try:
-        values = [float(value) for value in answer]
-    except (TypeError, ValueError):
-        return None
-    return values if len(values) == count else None
+from minidiff.learn import exercise, number, numbers
 
 
 @exercise("5.1", "two bundles would have shown you 0.30 and 0.60, and you would have blamed whatever you liked.")
 def effects(answer: Any) -> str | None:
     """Main effects of guidance (.15) and fine-tune (.15), and their interaction (.10), of the table .3 .4 .4 .6."""
-    values = _numbers(answer, 3)
+    values = numbers(answer, 3)
     if values is None:
         return "give three numbers: the effect of guidance, of the fine-tune, and their interaction."
     if abs(values[0] - 0.15) > 1e-6 or abs(values[1] - 0.15) > 1e-6:
@@ -38,7 +30,7 @@ def effects(answer: Any) -> str | None:
 @exercise("5.2", "so the regression wins, with an answer that is nobody's embedding.")
 def cosine_of_draw_and_mean(answer: Any) -> str | None:
     """Unit vectors u, v at 120 degrees: a draw has the mean cosine (1 + cos 120) / 2, their middle cos 60."""
-    values = _numbers(answer, 2)
+    values = numbers(answer, 2)
     if values is None:
         return "give two numbers: the mean cosine of a draw, and that of the normalized mean."
     if abs(values[0] - 0.25) > 1e-3:
@@ -51,9 +43,8 @@ def cosine_of_draw_and_mean(answer: Any) -> str | None:
 @exercise("5.3", "a fourteenth of the weights, which is why a look can be passed around as a file of a megabyte.")
 def weights_of_a_lora(answer: Any) -> str | None:
     """Rank 8 beside a 3x3 convolution of 128 channels: 8 (128 * 9) + 128 * 8."""
-    try:
-        value = float(answer)
-    except (TypeError, ValueError):
+    value = number(answer)
+    if value is None:
         return "give one number."
     if value == 128 * 128 * 9:
         return "that is the convolution itself; count A (8 rows) and B (8 columns)."

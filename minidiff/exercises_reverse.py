@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import seeded
-from minidiff.learn import exercise
+from minidiff.learn import exercise, number, numbers
 from minidiff.schedules import CosineSchedule
 
 
@@ -19,9 +19,8 @@ def error_of_the_picture(answer: Any) -> str | None:
     """0.02 sigma / alpha at t = 0.999 of the cosine schedule."""
     t = torch.tensor(0.999, dtype=torch.float64)
     factor = float(CosineSchedule().sigma(t) / CosineSchedule().alpha(t))
-    try:
-        value = float(answer)
-    except (TypeError, ValueError):
+    value = number(answer)
+    if value is None:
         return "give one number."
     if abs(value - 0.02 / factor) < 1e-6:
         return "that is the other way round: the picture is divided by alpha, not by sigma."
@@ -70,11 +69,8 @@ def best_guess_for_a_gaussian(answer: Callable[..., Any]) -> str | None:
 @exercise("3.4", "one divided by (1 - decay) is how far an average looks back, 70% of that is its half-life.")
 def half_life(answer: Any) -> str | None:
     """(n, m) with 0.99^n = 0.999^m = 1/2."""
-    try:
-        steps = [float(value) for value in answer]
-    except (TypeError, ValueError):
-        return "give two numbers."
-    if len(steps) != 2:
+    steps = numbers(answer, 2)
+    if steps is None:
         return "give two numbers."
     for value, decay in zip(steps, (0.99, 0.999), strict=True):
         right = math.log(2) / -math.log(decay)

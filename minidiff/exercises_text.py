@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import seeded
-from minidiff.learn import exercise
+from minidiff.learn import exercise, number
 
 
 @exercise("4.1", "the mask comes before the softmax, so what may be read shares everything.")
@@ -88,9 +88,8 @@ def guidance_by_hand(answer: Callable[..., Any]) -> str | None:
 @exercise("4.4", "where the class is certain there is nothing left to insist on; guidance acts where classes meet.")
 def far_on_its_own_side(answer: Any) -> str | None:
     """lim (w - 1) d/dx log p(c | x) = 0."""
-    try:
-        value = float(answer)
-    except (TypeError, ValueError):
+    value = number(answer)
+    if value is None:
         return "give one number."
     if abs(value) > 1e-9:
         return "write p(c | x) for the two Gaussians: it is a logistic function of x. What is its slope far out?"

@@ -42,6 +42,21 @@ def exercise(exercise_id: str, right: str) -> Callable[[Checker], Checker]:
     return register
 
 
+def numbers(answer: Any, count: int) -> list[float] | None:
+    """The answer as so many numbers, or None if it is something else."""
+    try:
+        values = [float(value) for value in answer]
+    except (TypeError, ValueError):
+        return None
+    return values if len(values) == count else None
+
+
+def number(answer: Any) -> float | None:
+    """The answer as one number, or None if it is something else."""
+    found = numbers([answer], 1)
+    return found[0] if found else None
+
+
 def check(exercise_id: str, answer: Any) -> None:
     """Print at once whether `answer` solves the exercise, and if not, a hint. An unfilled answer is no failure."""
     print(verdict(exercise_id, answer)[1])
