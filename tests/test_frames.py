@@ -134,6 +134,13 @@ def test_an_unknown_exercise_is_named(registered: None) -> None:
         learn.check("0.11", 1)
 
 
+def test_an_answer_is_so_many_numbers_or_none_at_all() -> None:
+    assert learn.numbers((1, "2", torch.tensor(3.0)), 3) == [1, 2, 3] and learn.number(np.float32(0.5)) == 0.5
+    for answer in ("x", [1], [1, 2, 3], 7, None, (1, "one")):
+        assert learn.numbers(answer, 2) is None
+    assert learn.number("x") is None and learn.number((1, 2)) is None and learn.number(None) is None
+
+
 def test_fast_mode_chooses_the_quick_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MINIDIFF_FAST", raising=False)
     assert learn.fast(1000, 10) == 1000
