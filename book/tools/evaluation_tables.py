@@ -29,9 +29,9 @@ def load(name: str) -> dict[str, Any]:
 
 def measured(value: dict[str, float], digits: int = 2) -> str:
     """The mean with its interval and, where there were several seeds, their standard deviation."""
-    mean, low, high = (f"{value[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.00
     spread = value.get("seed_std")
-    return f"{mean} [{low}, {high}]" + (f" ± {spread:.{digits}f}" if spread is not None else "")
+    return f"{mean} [{low}, {high}]" + (f" ±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else "")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
