@@ -162,22 +162,24 @@ def sweep(
 ) -> dict[str, Any]:
     """The marks on the *validation* split, one setting changed at a time: guidance, then steps, then interval.
 
-    Guidance is varied at 12 steps; each further axis at the best of those before it. The result has `rows`, one per
-    setting, with the marks of all problems (see `summarize`), and `best`, the setting of the highest mean similarity
-    to the true pictures. All settings start from the same seeds, so differences between rows are paired.
+    Guidance is varied at 12 steps; each further axis at the best of those before it. The result has `best`, the
+    setting of the highest mean similarity to the true pictures, and `rows`, one per setting, with the marks of all
+    problems (see `summarize`) and, under `beside_best`, how much higher they are than the best setting's. All start
+    from the same seeds, so the differences are taken picture by picture, and their intervals are narrower.
     """
     judge, emoji = judge or Judge.load(device=None), emoji or load_emoji()
     tasks = problems(emoji, "validation", judge.bases)
     prompts, styles = [task.prompt for task in tasks], [task.style for task in tasks]
     seeds = [seed + SEED_STRIDE * (r + 1) for r in range(check_int("repeats", repeats, 1, 1000))]
+    marks: dict[Settings, list[dict[str, Tensor]]] = {}
     rows: dict[Settings, dict[str, Any]] = {}
 
     def measure(setting: Settings) -> None:
         # All repeats in one go, so that the batches are full.
         many = [(p, s, start + i) for start in seeds for i, (p, s) in enumerate(zip(prompts, styles, strict=True))]
         x = draw(generate, [m[0] for m in many], [m[1] for m in many], setting, [m[2] for m in many])
-        marks = [mark(judge, emoji, tasks, part) for part in x.split(len(tasks))]
-        rows[setting] = summarize(tasks, marks, seed)["all"]
+        marks[setting] = [mark(judge, emoji, tasks, part) for part in x.split(len(tasks))]
+        rows[setting] = summarize(tasks, marks[setting], seed)["all"]
 
     best = Settings(guidance=float(guidances[0]), repeats=repeats)
     axes: dict[str, list[Any]] = {"guidance": [float(g) for g in guidances], "steps": [*steps]}
@@ -187,6 +189,9 @@ def sweep(
             if setting not in rows:
                 measure(setting)
         best = max(rows, key=lambda setting: rows[setting]["similarity"]["mean"])
+    for setting, row in rows.items():
+        pairs = zip(marks[setting], marks[best], strict=True)
+        row["beside_best"] = summarize(tasks, [{k: a[k] - b[k] for k in a} for a, b in pairs], seed)["all"]
     return {
         "split": "validation",
         "pictures": len(tasks),

@@ -31,7 +31,8 @@ def measured(value: dict[str, float], digits: int = 2) -> str:
     """The mean with its interval and, where there were several seeds, their standard deviation."""
     mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.00
     spread = value.get("seed_std")
-    return f"{mean} [{low}, {high}]" + (f" ±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else "")
+    spread_said = f" ±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else ""
+    return f"{mean} [{low}, {high}]{spread_said}".replace("-", "\N{MINUS SIGN}")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -75,14 +76,19 @@ def diversity() -> list[str]:
 
 
 def settings() -> list[str]:
-    """A line for each setting of guidance, steps and interval."""
+    """A line for each setting of guidance, steps and interval: its marks, and their distance from the best one's."""
     marks = [mark for mark in MARKS if mark != "hard_20"]
+
+    def cell(row: dict[str, Any], mark: str) -> str:
+        beside = {**row["beside_best"][mark], "seed_std": None}
+        return f"{row[mark]['mean']:.2f}<br>{measured(beside)}"
+
     rows = [
         [
             f"{row['guidance']:g}",
             str(row["steps"]),
             "{:g} to {:g}".format(*row["interval"]),
-            *(measured(row[mark]) for mark in marks),
+            *(cell(row, mark) for mark in marks),
         ]
         for row in load("sweep")["rows"]
     ]
