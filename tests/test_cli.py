@@ -91,6 +91,17 @@ def test_wrong_settings_are_refused_before_a_model_is_loaded(
 
 
 @pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(("option", "place"), [("--out", "x.png"), ("--out", "x"), ("--animate", "x.gif")])
+def test_a_place_that_is_not_ours_is_refused_before_a_model_is_loaded(
+    minidiff: Run, monkeypatch: pytest.MonkeyPatch, option: str, place: str
+) -> None:
+    Path("theirs").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "theirs")  # root may write everywhere
+    refused = f"`{option[2:]}` must lie in a folder that you may write to; .*/theirs"
+    sentence(minidiff("generate", "a red heart", option, f"theirs/{place}"), 2, refused)
+
+
+@pytest.mark.usefixtures("no_model")
 def test_no_prompt_is_refused_before_a_model_that_reads_words_is_loaded(minidiff: Run, models: Path) -> None:
     pattern = '`prompts` must hold at least one prompt; try: minidiff generate "a red heart"'
     for checkpoint in ("emoji-64", "shapes", models / "small"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ def check_file(name: str, path: Path, endings: list[str], or_folder: bool = Fals
         raise ValueError(f"`{name}` must end in {kinds}; got {str(path)!r}.")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"`{name}` must lie in a folder that exists; {path.absolute().parent} does not: create it.")
+    _check_writable(name, path.absolute().parent)
 
 
 def check_folder(name: str, path: Path) -> None:
@@ -32,3 +34,9 @@ def check_folder(name: str, path: Path) -> None:
     there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if not there.is_dir():
         raise ValueError(f"`{name}` must be a folder, there already or not; {there} is a file.")
+    _check_writable(name, there)
+
+
+def _check_writable(name: str, folder: Path) -> None:
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"`{name}` must lie in a folder that you may write to; {folder} is none.")
