@@ -183,22 +183,28 @@ def retrieval(clip: MiniClip, emoji: EmojiSet, split: str = "test") -> dict[str,
 
 
 @torch.no_grad()
-def keyword_retrieval(clip: MiniClip, emoji: EmojiSet, style: str = "noto") -> dict[str, float]:
-    """The same for the keywords that no training caption ever held: one base per keyword, pictures of one style.
-
-    A keyword may fit several bases, and only one counts here: read it beside chance, k / candidates.
-    """
-    rows: dict[str, int] = {}
+def held_out_keywords(emoji: EmojiSet) -> dict[str, int]:
+    """The keywords that no training caption ever held -> the concept that each was kept from, one of a base."""
+    kept: dict[str, int] = {}
     bases: set[int] = set()
     for record in emoji.records:
         base = emoji.base_of(record.index)
-        if record.held_out_keyword and base not in bases and record.held_out_keyword not in rows:
-            rows[record.held_out_keyword] = record.index
+        if record.held_out_keyword and base not in bases and record.held_out_keyword not in kept:
+            kept[record.held_out_keyword] = record.index
             bases.add(base)
+    return kept
+
+
+def keyword_retrieval(clip: MiniClip, emoji: EmojiSet, style: str = "noto") -> dict[str, float]:
+    """The same for the held-out keywords, on pictures of one style.
+
+    A keyword may fit several bases, and only one counts here: read it beside chance, k / candidates.
+    """
+    kept = held_out_keywords(emoji)
     device = clip.model.logit_scale.device
-    pictures = to_float(emoji.pixels(style)[list(rows.values())].to(device))
-    scores = clip(list(rows)).pooled @ clip.encode_image(pictures).T
-    return {"candidates": float(len(rows)), "top_1": _found(scores, 1), "top_5": _found(scores, 5)}
+    pictures = to_float(emoji.pixels(style)[list(kept.values())].to(device))
+    scores = clip(list(kept)).pooled @ clip.encode_image(pictures).T
+    return {"candidates": float(len(kept)), "top_1": _found(scores, 1), "top_5": _found(scores, 5)}
 
 
 def _found(scores: Tensor, k: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import load_emoji
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, encode
 from minidiff.nets.unet import UNet, UNetConfig
-from minidiff.text import BOS, EOS, PAD, HubTextEncoder, MiniClip, MiniClipConfig, WordEncoder, unit_rms
+from minidiff.text import BOS, EOS, PAD, MiniClip, MiniClipConfig, WordEncoder, unit_rms
 
 SENTENCES = (
     "a red heart", "panda on a skateboard, fluent 3d style", "Grinning Face", "KEYCAP: 3", "it's 5 o'clock", "5 %",
@@ -180,76 +179,6 @@ def test_one_row_can_be_said_to_many() -> None:
     assert cond.expand(2) is cond and len(Condition()) == 0
     with pytest.raises(ValueError, match=r"`cond` must have 1 row or one per sample \(5\); got 2"):
         cond.expand(5)
-
-
-def hub_folder(folder: Path, family: str) -> Path:
-    """A text encoder as the hub has them, tiny and untrained, with a tokenizer of whole words."""
-    import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "heart", "very"]
-    whole = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    whole.pre_tokenizer = pre_tokenizers.Whitespace()
-    whole.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[CLS]", "eos_token": "[SEP]"}
-    if family == "gpt2":
-        del special["pad_token"]
-    transformers.PreTrainedTokenizerFast(tokenizer_object=whole, model_max_length=16, **special).save_pretrained(
-        folder
-    )
-    torch.manual_seed(0)
-    size: dict[str, Any] = {"vocab_size": 9, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
-    size |= {"intermediate_size": 32, "max_position_embeddings": 16, "pad_token_id": 0}
-    if family == "clip":
-        text = size | {"eos_token_id": 3, "bos_token_id": 2, "projection_dim": 12}
-        vision = {
-            "hidden_size": 16,
-            "num_attention_heads": 2,
-            "num_hidden_layers": 1,
-            "image_size": 8,
-            "patch_size": 8,
-        }
-        config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
-        model: Any = transformers.CLIPModel(config)
-    elif family == "t5":
-        model = transformers.T5EncoderModel(
-            transformers.T5Config(
-                vocab_size=9, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, pad_token_id=0
-            )
-        )
-    elif family == "gpt2":
-        model = transformers.GPT2Model(
-            transformers.GPT2Config(vocab_size=9, n_embd=16, n_layer=2, n_head=2, n_positions=16)
-        )
-    else:
-        model = transformers.BertModel(transformers.BertConfig(**size))
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize(("family", "pooled"), [("clip", 12), ("t5", 16), ("bert", 16), ("gpt2", 16)])
-def test_text_encoders_of_the_hub_keep_the_same_promises(tmp_path: Path, family: str, pooled: int) -> None:
-    encoder = HubTextEncoder(str(hub_folder(tmp_path, family)), max_length=8)
-    assert (encoder.dim, encoder.pooled_dim) == (16, pooled)
-    alone, both = encoder(["red heart"]), encoder(["red heart", "a very very blue heart"])
-    assert both.tokens.shape == (2, 7, 16) and both.pooled.shape == (2, pooled)
-    assert both.mask.sum(1).tolist() == [4, 7] and not both.tokens[0, 4:].any()
-    assert torch.allclose(both.tokens[0, :4], alone.tokens[0], atol=1e-5)
-    assert torch.allclose(both.pooled[0], alone.pooled[0], atol=1e-5)
-    assert not torch.allclose(both.pooled[0], both.pooled[1], atol=1e-2)
-    assert torch.allclose(both.pooled.square().mean(1), torch.ones(2), atol=1e-4)
-    assert encoder(["very " * 50]).mask.shape == (1, 8)
-    assert encoder.cut("a " * 6 + "red heart") == "red heart" and encoder.cut("red heart") == ""
-    assert bool(torch.isfinite(encoder([""]).pooled).all())
-
-
-def test_an_unknown_text_encoder_and_one_of_pickles_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`name` must be a text encoder of the Hugging Face hub or a folder"):
-        HubTextEncoder(str(tmp_path / "nothing"))
-    folder = hub_folder(tmp_path, "bert")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"could not be loaded \(.*safetensors"):
-        HubTextEncoder(str(folder))
 
 
 def test_a_word_encoder_is_made_for_the_captions_it_is_given() -> None:
