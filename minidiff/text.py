@@ -229,7 +229,8 @@ class WordEncoder(nn.Module):
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
         """Encode word ids (B, L) with their mask (B, L)."""
         h = self.word(ids.long()) + self.position[: ids.shape[1]]
-        tokens = self.transformer(h, src_key_padding_mask=~mask) * mask[..., None]
+        # Not times the mask: torch answers NaN where a prompt has no word at all.
+        tokens = self.transformer(h, src_key_padding_mask=~mask).masked_fill(~mask[..., None], 0)
         pooled = tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
 

@@ -119,6 +119,8 @@ def test_the_word_encoder_knows_its_words_and_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"'circel'.*circle"):
         encoder(["a red circel"])
     assert not encoder([""]).mask.any()
+    for part in encoder(["", "a red circle"]):  # torch's own answer to a prompt of padding alone is NaN
+        assert part.isfinite().all() and not part[0].any() and part[1].any()
     with pytest.raises(
         ValueError, match=rf"`words of a prompt` must be an integer from 0 to {CAPTION_LENGTH}; got 99"
     ):
