@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import check_choice
+from minidiff.common import NoiseSchedule, check_choice
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.schedules import SCHEDULES, make_schedule
@@ -132,12 +132,13 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
     net = denoiser.net
     if not isinstance(net, UNet):
         raise ValueError(f"`denoiser` must hold a UNet to be saved; got {type(net).__name__}.")
-    kind = type(denoiser.schedule)
-    schedule = next((name for name, known in SCHEDULES.items() if kind is known), None)
+    kind = type(denoiser.schedule).__name__
+    schedule = next((name for name in SCHEDULES if _same_schedule(make_schedule(name), denoiser.schedule)), None)
     if schedule is None:
         raise ValueError(
-            f"`denoiser` must have a schedule with a name to be saved; {kind.__name__} has none: give it one, "
-            f'minidiff.schedules.SCHEDULES["my-name"] = {kind.__name__}, and the same before loading.'
+            f"`denoiser` must have a schedule with a name to be saved; this {kind} has none: give it one, "
+            f'minidiff.schedules.SCHEDULES["my-name"] = {kind} (or, for one with settings, a function that makes '
+            "it), and the same before loading."
         )
     return {
         "net": asdict(net.config),
@@ -145,6 +146,15 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
         "parameterization": denoiser.parameterization,
         "clip": denoiser.clip,
     }
+
+
+def _same_schedule(one: NoiseSchedule, other: NoiseSchedule) -> bool:
+    """Whether two schedules are of one class with the same settings, as far as their numbers tell."""
+    if type(one) is not type(other) or getattr(one, "t_max", 1.0) != getattr(other, "t_max", 1.0):
+        return False
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    pairs = ((one.alpha(t), other.alpha(t)), (one.sigma(t), other.sigma(t)))
+    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
 
 
 def build_denoiser(config: dict[str, Any]) -> NetDenoiser:

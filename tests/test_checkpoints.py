@@ -17,7 +17,7 @@ from minidiff.common import Condition, randn, seeded
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser
 from minidiff.pipeline import TextToImage
-from minidiff.schedules import SCHEDULES, make_schedule
+from minidiff.schedules import SCHEDULES, CosineSchedule, LinearSchedule, make_schedule
 from minidiff.text import WordEncoder
 from minidiff.training.checkpoint import CheckpointError
 
@@ -193,6 +193,18 @@ def test_only_a_unet_on_a_known_schedule_can_be_described() -> None:
 
     with pytest.raises(ValueError, match=r"`denoiser` must have a schedule with a name .*SCHEDULES\[.*\] = Bent"):
         checkpoints.describe_denoiser(NetDenoiser(small_net(BY_STYLE), Bent(), "flow"))
+
+
+@pytest.mark.parametrize("schedule", [LinearSchedule(T=100), CosineSchedule(T=50)], ids=repr)
+def test_a_schedule_with_settings_of_its_own_is_never_saved_as_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: Any
+) -> None:
+    denoiser = NetDenoiser(small_net(BY_STYLE), schedule, "v")
+    with pytest.raises(ValueError, match=r"must have a schedule with a name .*\(or, for one with settings, a func"):
+        checkpoints.save_denoiser(tmp_path, denoiser)
+    monkeypatch.setitem(SCHEDULES, "own", lambda: type(schedule)(schedule.T))
+    checkpoints.save_denoiser(tmp_path, denoiser)
+    assert repr(checkpoints.load_denoiser(tmp_path).schedule) == repr(schedule)
 
 
 def test_the_model_card_says_license_sources_and_how_to_load(folder: Path) -> None:
