@@ -20,15 +20,13 @@ from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
 from minidiff.samplers import STEPS, Step, sample
 from minidiff.schedules import forward_jump, time_grid
-from minidiff.text import HubTextEncoder, MiniClip, WordEncoder
+from minidiff.text import MiniClip, TextEncoder, WordEncoder
 from minidiff.training.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Encoder = MiniClip | WordEncoder | HubTextEncoder
 Callback = Callable[[int, Tensor], object]
-
 LONGEST_PROMPT = 20_000  # characters; far above any context, and a bound on what a stranger can make us tokenize
 
 
@@ -42,7 +40,7 @@ class TextToImage(ModelHubMixin):
     def __init__(
         self,
         denoiser: NetDenoiser,
-        encoder: Encoder | None = None,
+        encoder: TextEncoder | None = None,
         styles: Sequence[str] = (),
         card: dict[str, Any] | None = None,
     ):
@@ -51,16 +49,21 @@ class TextToImage(ModelHubMixin):
             encoder.eval()
         self.styles = tuple(styles)
         self.card = card or {}
-        self.size = int(denoiser.net.config.size)  # type: ignore[union-attr,arg-type]
+        shape: Any = getattr(denoiser.net, "config", None)
+        if not hasattr(shape, "size") or getattr(shape, "channels", 3) != 3:
+            raise ValueError(
+                "`denoiser` must hold a UNet for 3 channels, or a network that says their side as config.size; "
+                f"got {type(denoiser.net).__name__}: draw from another one with `minidiff.samplers.sample`."
+            )
+        self.size = int(shape.size)
 
     def to(self, device: str | torch.device | None) -> TextToImage:
         """Move the model to a device, None for the best one here."""
         device = pick_device(None if device is None else str(device))
         self.denoiser.to(device)
-        if isinstance(self.encoder, torch.nn.Module):
-            self.encoder.to(device)
-        elif self.encoder is not None:
-            self.encoder.model.to(device)
+        for part in (self.encoder, getattr(self.encoder, "model", None)):
+            if isinstance(part, torch.nn.Module):
+                part.to(device)
         return self
 
     @property
@@ -138,11 +141,9 @@ class TextToImage(ModelHubMixin):
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
         x = randn((count, 3, self.size, self.size), generators, self.device)
-        first = None
-        if start is not None:
-            first = strength * getattr(self.denoiser.schedule, "t_max", 1.0)
-            noised_to = torch.full((count,), first, device=self.device)
-            x = forward_jump(self.denoiser.schedule, start.to(self.device).expand_as(x), noised_to, x)
+        first = getattr(self.denoiser.schedule, "t_max", 1.0) * (1.0 if start is None else strength)
+        known = torch.zeros_like(x) if start is None else start.to(self.device).expand_as(x)
+        x = forward_jump(self.denoiser.schedule, known, torch.full((count,), first, device=self.device), x)
         times = time_grid(self.denoiser.schedule, steps, start=first)
         states = sample(around(STEPS[sampler]), denoiser, x, times, cond and cond.expand(count), generators)
         for i, x in enumerate(states):
@@ -152,12 +153,8 @@ class TextToImage(ModelHubMixin):
 
     def condition(self, prompts: Sequence[str], style: str | None = None) -> Condition | None:
         """What the network is told for these prompts: encoded words, or the style's number for a model without."""
-        if style is not None and not self.styles:
-            raise ValueError(f"`style` must be left out, as this model knows no styles; got {style!r}.")
-        if style is not None:
-            check_choice("style", style, self.styles)
         if self.encoder is None:
-            label = 0 if style is None else self.styles.index(style) + 1
+            label = 0 if style is None else self.styles.index(self._known(style)) + 1
             return Condition(label=torch.full((len(prompts),), label, device=self.device))
         if style is not None:
             prompts = [self.styled(prompt, style) for prompt in prompts]
@@ -171,17 +168,21 @@ class TextToImage(ModelHubMixin):
         """The prompt with the style's name, where it will be read."""
         from minidiff.data.captions import style_words
 
-        words = style_words(style)
+        words = style_words(self._known(style))
         said = ", ".join(filter(str.strip, (prompt, words)))
-        cut = not isinstance(self.encoder, WordEncoder | None) and self.encoder.cut(said)
-        return f"{words}, {prompt}" if cut else said  # the style was asked for: better lose the prompt's end
+        return f"{words}, {prompt}" if self._cut(said) else said  # better lose the prompt's end
+
+    def _known(self, style: str) -> str:
+        if not self.styles:
+            raise ValueError(f"`style` must be left out, as this model knows no styles; got {style!r}.")
+        return check_choice("style", style, self.styles)
+
+    def _cut(self, prompt: str) -> str:
+        return getattr(self.encoder, "cut", lambda _: "")(prompt)  # a closed vocabulary refuses, and has none
 
     def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
-        if isinstance(self.encoder, WordEncoder) or self.encoder is None:
-            return  # a closed vocabulary refuses what it cannot read
         for prompt in dict.fromkeys(prompts):
-            cut = self.encoder.cut(prompt)
-            if cut:
+            if cut := self._cut(prompt):
                 shown = cut if len(cut) <= 80 else f"{cut[:60]} ... {cut[-15:]}"
                 message = f"The prompt does not fit: its last {len(cut)} characters were not read, {shown!r}"
                 warnings.warn(message, stacklevel=4)
@@ -205,8 +206,11 @@ class TextToImage(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         encoder = self.encoder
-        if isinstance(encoder, HubTextEncoder):
-            raise ValueError("A model whose text encoder comes from the hub cannot be saved: only its name is ours.")
+        if not isinstance(encoder, MiniClip | WordEncoder | None):
+            raise ValueError(
+                "A model whose text encoder comes from the hub cannot be saved, nor one with an encoder of your own: "
+                "keep its denoiser, with `minidiff.checkpoints.save_denoiser`."
+            )
         tensors = {f"denoiser.net.{k}": v for k, v in self.denoiser.net.state_dict().items()}
         config: dict[str, Any] = {
             "kind": "text-to-image",
@@ -279,8 +283,7 @@ def to_images(x: Tensor) -> list[Image]:
     """Pictures (B, 3, H, W) in [-1, 1] as PIL images."""
     from PIL import Image
 
-    pixels = to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]
+    return [Image.fromarray(picture) for picture in to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def from_image(image: Image, size: int) -> Tensor:

@@ -21,7 +21,10 @@ PAD, BOS, EOS = 0, 1, 3  # token 2 is <unk>; CLIP's code in transformers treats 
 
 
 class TextEncoder(Protocol):
-    """Anything that turns prompts into a `TextEmbedding` with tokens of size dim and sentences of size pooled_dim."""
+    """Anything that turns prompts into a `TextEmbedding` with tokens of size dim and sentences of size pooled_dim.
+
+    If it also has cut(prompt), the end of a prompt that it does not read, a pipeline warns of that.
+    """
 
     dim: int
     pooled_dim: int

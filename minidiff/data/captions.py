@@ -25,7 +25,7 @@ _TONE = {
 
 def style_words(style: str) -> str:
     """How captions call a style: "fluent-3d" is "fluent 3d style"."""
-    return f"{check_choice('style', style, STYLES).replace('-', ' ')} style"
+    return f"{style.replace('-', ' ')} style"
 
 
 def spoken_name(record: EmojiRecord, language: str = "en") -> str:

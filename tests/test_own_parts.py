@@ -1,0 +1,70 @@
+"""Parts of one's own in the pipeline: a text encoder, styles, a network, a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_models import NET, small_net
+from torch import Tensor
+
+from minidiff.common import TextEmbedding, randn, seeded
+from minidiff.denoisers import NetDenoiser
+from minidiff.pipeline import TextToImage
+from minidiff.schedules import RectifiedFlow
+
+
+class Letters:
+    """A text encoder of somebody's own: no more than the protocol asks for."""
+
+    dim = pooled_dim = 16
+
+    def __call__(self, prompts: Any) -> TextEmbedding:
+        tokens = torch.stack([torch.full((3, 16), float(len(prompt))) for prompt in prompts])
+        return TextEmbedding(tokens, torch.ones(len(prompts), 3, dtype=torch.bool), tokens[:, 0])
+
+
+def test_a_text_encoder_of_ones_own_needs_no_more_than_the_protocol(tmp_path: Path) -> None:
+    pipe = TextToImage(NetDenoiser(small_net(), RectifiedFlow(), "flow"), Letters(), ["my-own"]).to("cpu")
+    plain = pipe.generate(pipe.condition(["cat"]), 1, steps=2, seeds=[0])
+    assert plain.isfinite().all() and len(pipe("cat", style="my-own", negative="dog", steps=1)) == 1
+    assert pipe.styled("cat", "my-own") == "cat, my own style"
+    with pytest.raises(ValueError, match="`style` must be one of my-own; got 'noto'"):
+        pipe("cat", style="noto")
+    with pytest.raises(ValueError, match="nor one with an encoder of your own: keep its denoiser"):
+        pipe.save_pretrained(tmp_path)
+
+
+def test_a_network_that_does_not_fit_is_refused_when_the_pipeline_is_made() -> None:
+    gray = small_net(replace(NET, channels=1))
+    for net, name in ((torch.nn.Conv2d(3, 3, 3), "Conv2d"), (gray, "UNet")):
+        with pytest.raises(ValueError, match=rf"`denoiser` must hold a UNet for 3 channels, .*got {name}: draw"):
+            TextToImage(NetDenoiser(net, RectifiedFlow(), "flow"))
+
+
+class VarianceExploding(RectifiedFlow):
+    """alpha = 1, sigma = 80 t: all of the noise lies above the data."""
+
+    def alpha(self, t: Any) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Any) -> Tensor:
+        return 80 * t
+
+
+def test_drawing_begins_with_as_much_noise_as_the_schedule_ends_with() -> None:
+    pipe = TextToImage(NetDenoiser(small_net(), VarianceExploding(), "v"))
+    begun: list[Tensor] = []
+
+    def look(step: Any) -> Any:
+        def looking(denoiser: Any, x_t: Tensor, *rest: Any, **more: Any) -> Any:
+            begun.append(x_t)
+            return step(denoiser, x_t, *rest, **more)
+
+        return looking
+
+    pipe.generate(None, 2, steps=1, seeds=[0, 1], around=look)
+    assert torch.allclose(begun[0], 80 * randn((2, 3, 16, 16), [seeded(0), seeded(1)]))
