@@ -10,6 +10,7 @@ import pytest
 from folders import RED, is_color, one, refused, saved
 from PIL import Image, features
 
+from minidiff.data.decode import load_picture
 from minidiff.data.folder import FolderPictures
 
 # --- converted correctly
@@ -192,3 +193,10 @@ def test_size_and_fit_are_checked_first(tmp_path):
     assert "`size` must be an integer from 8 to 1024; got 4" in refused(tmp_path, size=4)
     with pytest.raises(ValueError, match=r"`fit` must be one of crop, pad; got 'crp'. Did you mean 'crop'\?"):
         FolderPictures(tmp_path, 16, fit="crp")
+
+
+def test_a_file_that_is_not_there_and_a_way_to_fit_that_is_none_get_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"none\.png: is no file"):
+        load_picture(tmp_path / "none.png", 16)
+    with pytest.raises(ValueError, match="`fit` must be one of crop, pad; got 'stretch'"):
+        load_picture(tmp_path / "none.png", 16, fit="stretch")

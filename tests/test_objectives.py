@@ -19,6 +19,10 @@ def test_labels_travel_with_their_samples() -> None:
     assert cond is not None and cond.label is not None and cond.label.tolist() == [3, 7]
     with pytest.raises(ValueError, match="`labels` must have one entry per sample"):
         TensorSource(torch.zeros(3, 1), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"`x` must be floating-point .*got torch\.uint8: .*to_float"):
+        TensorSource(torch.zeros(3, 1, dtype=torch.uint8))
+    _, cond = TensorSource(torch.zeros(3, 1), torch.ones(3, dtype=torch.uint8)).batch(torch.arange(3), seeded(0))
+    assert cond is not None and cond.label is not None and cond.label.dtype == torch.long  # as nn.Embedding asks
 
 
 def test_text_and_image_are_kept_in_the_four_shares() -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minidiff.common import check_choice
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -26,6 +28,9 @@ def load_picture(path: str | os.PathLike[str], size: int, *, fit: str = "crop") 
     from PIL import Image, UnidentifiedImageError
 
     path = Path(path)
+    check_choice("fit", fit, FITS)
+    if not path.is_file():
+        raise ValueError(f"{path}: is no file")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: is empty")
     try:

@@ -31,7 +31,7 @@ class CaptionedPictures:
     """A training source: `pictures` uint8 (N, 3, S, S) and their `captions`, held in memory.
 
     labels: (N,) long, 1 and up (0 means "no label" in a `Condition`), or None. Raises ValueError when the numbers
-    differ.
+    differ, or for pictures of another type.
     """
 
     def __init__(self, pictures: Tensor, captions: Sequence[str], labels: Tensor | None = None) -> None:
@@ -41,6 +41,8 @@ class CaptionedPictures:
                 f"`captions` must have one entry per picture ({len(pictures)}), as must `labels`; "
                 f"got {len(captions)} captions and {0 if labels is None else len(labels)} labels."
             )
+        if pictures.dtype != torch.uint8:
+            raise ValueError(f"`pictures` must be uint8, from 0 to 255; got {pictures.dtype}.")
         self.pictures, self.captions, self.labels = pictures, list(captions), labels
 
     def __len__(self) -> int:

@@ -43,14 +43,20 @@ def shuffled(count: int, seed: int, epoch: int, device: torch.device | str = "cp
 class TensorSource:
     """Samples that fit in memory: x (N, ...), and optionally labels (N,), integers with 0 = no label.
 
-    A batch is (x0, cond) with cond = Condition(label=...) or None. Raises ValueError if the lengths differ.
+    A batch is (x0, cond) with cond = Condition(label=...) or None. Raises ValueError if the lengths differ, or
+    if x holds integers.
     """
 
     def __init__(self, x: Tensor, labels: Tensor | None = None) -> None:
         if labels is not None and labels.shape != x.shape[:1]:
             wanted, got = tuple(x.shape[:1]), tuple(labels.shape)
             raise ValueError(f"`labels` must have one entry per sample, shape {wanted}; got shape {got}.")
-        self.x, self.labels = x, labels
+        if not x.is_floating_point():
+            raise ValueError(
+                f"`x` must be floating-point numbers, pictures in [-1, 1]; got {x.dtype}: for uint8 pictures write "
+                "minidiff.data.emoji.to_float(x)."
+            )
+        self.x, self.labels = x, None if labels is None else labels.long()
 
     def to(self, device: torch.device | str) -> TensorSource:
         """The same samples on another device."""
