@@ -152,9 +152,12 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
 
 
-def per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """Give (B,) values the shape (B, 1, ..., 1), type and device by which they multiply x (B, ...) row by row."""
-    return values.to(x.dtype).to(x.device).view(-1, *[1] * (x.dim() - 1))
+def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
+    """Give (B,) values the shape (B, 1, ..., 1), type and device by which they multiply x (B, ...) row by row.
+
+    A number stands for all rows: alpha(t) may be 1.0.
+    """
+    return torch.as_tensor(values).to(x.dtype).to(x.device).view(-1, *[1] * (x.dim() - 1))
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -177,7 +180,7 @@ def randn(shape: Sequence[int], generator: Generators = None, device: torch.devi
     return torch.stack(rows)
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The device called `name`, or the best one here: CUDA, then Apple's MPS, then the CPU.
 
     Raises ValueError with the devices at hand when the one asked for is not among them.
@@ -189,7 +192,7 @@ def pick_device(name: str | None = None) -> torch.device:
         here[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name is None:
         return torch.device(here[0])
-    return torch.device(check_choice("device", name, here))
+    return torch.device(check_choice("device", str(name), here))
 
 
 def check_int(name: str, value: Any, low: int, high: int) -> int:

@@ -63,7 +63,7 @@ def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor,
 
 def from_x0(x0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
     """The prediction whose picture is x0: eps follows from x_t = alpha x0 + sigma eps (0 where sigma is 0)."""
-    return Prediction(x0, (x_t - alpha * x0) / sigma.clamp(min=1e-6))
+    return Prediction(x0, (x_t - alpha * x0) / sigma.clamp(min=1e-6) * (sigma > 0))
 
 
 class NetDenoiser(nn.Module):
@@ -147,7 +147,7 @@ class NetDenoiser(nn.Module):
 
     def _min_snr(self, t: Tensor, cap: float = 5.0) -> Tensor:
         """min(SNR, cap) in units of x0's error, divided by what one unit of the target's error is worth there."""
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = self.schedule.alpha(t).clamp(min=1e-6), self.schedule.sigma(t)  # 0 * inf is no weight
         snr = alpha**2 / sigma**2
         # |x0 error|^2 = factor * |target error|^2, from `interpret`.
         factor = {

@@ -52,7 +52,7 @@ class Guided:
         times = as_times(t, x_t)
         low, high = self.interval
         acts = (times >= low) & (times <= high)
-        if self.scale == 1 or not bool(acts.any()) or (cond is None and self.weak is None):
+        if self.scale == 1 or not bool(acts.any()) or (not cond and self.weak is None):
             return self.denoiser(x_t, times, cond)
         with_cond, without = self._both(x_t, times, cond)
         scale = per_sample(torch.where(acts, self.scale, 1.0), x_t)

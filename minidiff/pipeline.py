@@ -59,7 +59,7 @@ class TextToImage(ModelHubMixin):
 
     def to(self, device: str | torch.device | None) -> TextToImage:
         """Move the model to a device, None for the best one here."""
-        device = pick_device(None if device is None else str(device))
+        device = pick_device(device)
         self.denoiser.to(device)
         for part in (self.encoder, getattr(self.encoder, "model", None)):
             if isinstance(part, torch.nn.Module):

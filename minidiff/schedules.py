@@ -32,6 +32,7 @@ class _Schedule:
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), the logarithm of the signal-to-noise ratio: +inf at data, falling."""
+        t = torch.as_tensor(t)
         wide = _wide(t)
         return _like(2 * (self.alpha(wide).log() - self.sigma(wide).log()), t)
 
@@ -215,7 +216,9 @@ def time_grid(
 
 def _even_in_log_snr(schedule: NoiseSchedule, steps: int, start: float, end: float) -> Tensor:
     """Invert log-SNR, a falling function of t, by looking it up in a fine table."""
-    t = torch.linspace(max(end, 1e-3), min(start, 1 - 1e-3), 20_001, dtype=torch.float64)
+    # Away from 0 and 1, where it is infinite; but never past `start` or `end`.
+    low, high = max(end, min(1e-3, start / 2)), min(start, max(1 - 1e-3, (1 + end) / 2))
+    t = torch.linspace(low, high, 20_001, dtype=torch.float64)
     log_snr = 2 * (schedule.alpha(t).log() - schedule.sigma(t).log())
     wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)
     place = torch.searchsorted(-log_snr, -wanted).clamp(1, len(t) - 1)

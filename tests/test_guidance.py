@@ -128,6 +128,12 @@ def test_a_scale_that_makes_no_sense_is_refused(scale):
         Guided(denoisers()[0], scale=scale)
 
 
+def test_a_condition_that_says_nothing_is_none():
+    net = NetDenoiser(MLP(dim=2, width=16, depth=1), RectifiedFlow(), "flow")
+    x = torch.ones(3, 2)
+    assert torch.equal(Guided(net, scale=3.0)(x, 0.5, Condition()).x0, net(x, 0.5).x0)
+
+
 def test_an_empty_interval_is_refused():
     with pytest.raises(ValueError, match="`interval` must go from a smaller time to a larger one"):
         Guided(denoisers()[0], interval=(0.7, 0.3))

@@ -7,6 +7,7 @@ import torch
 
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser, interpret, target
 from minidiff.nets import MLP
+from minidiff.samplers import ddim_step, sample
 from minidiff.schedules import (
     CosineSchedule,
     DiscreteSchedule,
@@ -94,6 +95,7 @@ def test_nothing_is_clipped_unless_asked_for():
         assert float(free(x, t).x0.abs().max()) > 1
         x0, eps = clipped(x, t)
     assert float(x0.abs().max()) == 1 and torch.allclose(0.5 * x0 + 0.5 * eps, x)
+    assert not clipped(x, 0.0).eps.any()  # at t = 0 there is no noise, whatever was clipped
 
 
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic", "log-snr"])
@@ -112,6 +114,14 @@ def test_a_grid_begins_and_ends_where_it_is_told(schedule):
         times = time_grid(schedule, 20, start=0.8, end=0.2, spacing=spacing)
         assert float(times[0]) == pytest.approx(0.8) and float(times[-1]) == pytest.approx(0.2)
         assert bool((times.diff() < 0).all())
+
+
+@each_schedule
+@pytest.mark.parametrize(("start", "end"), [(1e-3, 0), (1e-3, 5e-4), (1.0, 0.9995)])
+def test_a_grid_close_to_either_end_of_time_falls_all_the_way(schedule, start, end):
+    times = time_grid(schedule, 5, start=start, end=end, spacing="log-snr")
+    assert bool((times.diff() < 0).all()), times
+    assert float(times[0]) == pytest.approx(start) and float(times[-1]) == pytest.approx(end)
 
 
 @each_schedule
@@ -183,3 +193,30 @@ def test_training_times_are_those_of_the_schedule(schedule, sampling):
 def test_wrong_input_gets_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("kind", PARAMETERIZATIONS)
+def test_min_snr_weights_are_numbers_at_both_ends_of_time(kind):
+    denoiser = NetDenoiser(MLP(dim=2, width=16, depth=1), RectifiedFlow(), kind, weighting="min-snr")
+    loss = denoiser.loss(torch.ones(2, 2), generator=torch.Generator().manual_seed(0), t=torch.tensor([0.0, 1.0]))
+    assert loss.isfinite().all()
+
+
+def test_a_schedule_may_answer_with_a_number():
+    class Exploding:
+        def alpha(self, t):
+            return 1.0
+
+        def sigma(self, t):
+            return 80 * t
+
+    x, t = torch.ones(3, 2), torch.tensor([0.1, 0.5, 1.0])
+    assert torch.allclose(forward_jump(Exploding(), x, t, x), 1 + 80 * t[:, None] * x)
+    *_, drawn = sample(ddim_step, NetDenoiser(MLP(dim=2, width=16, depth=1), Exploding(), "x0"), 80 * x, t.flip(0))
+    assert drawn.isfinite().all()
+
+
+@each_schedule
+def test_log_snr_takes_a_number_as_alpha_and_sigma_do(schedule):
+    wanted = 2 * (schedule.alpha(0.5).double().log() - schedule.sigma(0.5).double().log())
+    assert float(schedule.log_snr(0.5)) == pytest.approx(float(wanted), abs=1e-5)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from minidiff.common import seeded
+from minidiff.common import pick_device, seeded
 from minidiff.training import (
     EMA,
     TensorSource,
@@ -242,3 +242,9 @@ def test_an_epoch_smaller_than_a_batch_and_an_objective_without_weights_are_name
         train(Regression(), TensorSource(data(5)), config(), device="cpu")
     with pytest.raises(ValueError, match="must have a parameter that requires a gradient"):
         train(Regression().requires_grad_(False), TensorSource(data()), config(), device="cpu")
+
+
+def test_a_device_is_named_or_given_as_torch_names_it() -> None:
+    assert pick_device(torch.device("cpu")) == pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"`device` must be one of .*cpu; got 'gpu'"):
+        pick_device("gpu")

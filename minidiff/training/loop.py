@@ -57,7 +57,7 @@ def train(
     config: TrainConfig,
     *,
     folder: str | Path | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     on_step: Callable[[TrainResult], bool | None] | None = None,
 ) -> TrainResult:
     """Minimize `objective(batch, generator)`, a loss per sample (B,) or one number, over a source's batches.

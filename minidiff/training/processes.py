@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from minidiff.common import pick_device
 
 
-def join(device: str | None) -> tuple[Any, torch.device]:
+def join(device: str | torch.device | None) -> tuple[Any, torch.device]:
     """Meet the other processes that `torchrun` or `accelerate launch` started, if any: (state, own device)."""
     from accelerate import PartialState
 
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return PartialState(), pick_device(device)
-    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    state = PartialState(cpu=str(device) == "cpu" or not torch.cuda.is_available())
     return state, state.device
 
 
