@@ -66,7 +66,7 @@ def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Te
     save_file(half, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
     if tokenizer is not None:
-        (folder / "tokenizer.json").write_text(tokenizer.to_str())
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")  # on Windows, too
 
 
 def load_model(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
