@@ -131,7 +131,8 @@ class ConditionedEmoji:
     def __init__(self, pictures: EmojiPictures, captions: CaptionTable, clip: MiniClip, image_noise: float = 0.5):
         self.pictures, self.captions, self.clip = pictures, captions, clip.eval().requires_grad_(False)
         self.image_noise = image_noise
-        self.embeddings = embed_pictures(pictures.emoji, clip, pictures.device)
+        everything = torch.arange(len(STYLES) * len(pictures.emoji))
+        self.embeddings = embed_images(pictures.emoji, clip, everything, pictures.device)
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The flat picture indices of an epoch."""
@@ -151,12 +152,20 @@ class ConditionedEmoji:
 
 
 @torch.no_grad()
-def embed_pictures(emoji: EmojiSet, clip: MiniClip, device: torch.device | str) -> Tensor:
-    """The CLIP image embedding of every picture, (4 N, dim), in the order of the flat indices."""
-    rows = [
-        clip.encode_image(to_float(part.to(device))) for style in STYLES for part in emoji.pixels(style).split(512)
-    ]
+def embed_images(emoji: EmojiSet, clip: MiniClip, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """CLIP image embeddings (M, dim) of the pictures at flat indices (M,)."""
+    rows = []
+    for part in indices.split(512):
+        rows.append(clip.encode_image(to_float(emoji.at(part.tolist()).to(device))))
     return torch.cat(rows)
+
+
+def one_per_base(emoji: EmojiSet, split: str) -> list[int]:
+    """A split's flat indices, the first variant of each (base, style)."""
+    chosen: dict[tuple[int, int], int] = {}
+    for index in emoji.split_indices(split).tolist():
+        chosen.setdefault((emoji.base_of(emoji.concept_of(index)), index // len(emoji)), index)
+    return sorted(chosen.values())
 
 
 @torch.no_grad()
@@ -165,14 +174,10 @@ def retrieval(clip: MiniClip, emoji: EmojiSet, split: str = "test") -> dict[str,
 
     One picture per (base, style), the first variant; captions are the canonical ones, with the style's name.
     """
-    chosen: dict[tuple[int, int], int] = {}
-    for index in emoji.split_indices(split).tolist():
-        chosen.setdefault((emoji.base_of(index % len(emoji)), index // len(emoji)), index)
-    indices = sorted(chosen.values())
-    device = clip.model.logit_scale.device
-    pictures = torch.stack([emoji.pixels(STYLES[i // len(emoji)])[i % len(emoji)] for i in indices])
-    captions = [canonical_caption(emoji.records[i % len(emoji)], STYLES[i // len(emoji)]) for i in indices]
-    scores = clip.encode_image(to_float(pictures.to(device))) @ clip(captions).pooled.T
+    indices = one_per_base(emoji, split)
+    captions = [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in indices]
+    pictures = embed_images(emoji, clip, torch.tensor(indices), clip.model.logit_scale.device)
+    scores = pictures @ clip(captions).pooled.T
     return {
         "candidates": float(len(indices)),
         "picture_to_text_1": _found(scores, 1),

@@ -12,17 +12,14 @@ import torch
 from torch import Tensor
 
 from minidiff.common import seeded
-from minidiff.learn import exercise, number
+from minidiff.learn import exercise, number, numbers
 
 
 @exercise("4.1", "the mask comes before the softmax, so what may be read shares everything.")
 def weights_with_padding(answer: Any) -> str | None:
     """softmax(2, 1, -inf)."""
-    try:
-        weights = [float(value) for value in answer]
-    except (TypeError, ValueError):
-        return "give three numbers."
-    if len(weights) != 3:
+    weights = numbers(answer, 3)
+    if weights is None:
         return "give three numbers, one for each word."
     e = math.e
     if abs(weights[2]) > 1e-9:

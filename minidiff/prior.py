@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.clip import CaptionTable
+from minidiff.clip import CaptionTable, embed_images, one_per_base
 from minidiff.common import Condition, TextEmbedding, check_int, randn, seeded
 from minidiff.data.captions import canonical_caption
-from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet, to_float
+from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
 from minidiff.nets.mlp import MLP
@@ -29,7 +29,7 @@ from minidiff.training.sources import fold_in
 STEPS = 16  # calls of a network that costs next to nothing
 PLAIN: dict[str, Any] = {"guidance": 1.0, "candidates": 1}
 REPEATS = 4  # seeds that the prior is judged with
-CHUNK = 512  # captions or pictures encoded at once
+CHUNK = 512  # captions encoded at once
 
 
 def sentence(pooled: Tensor) -> Condition:
@@ -117,23 +117,6 @@ def embed_ids(clip: MiniClip, ids: Tensor) -> Tensor:
         part = part[:, : int((part != PAD).sum(1).max())].long()
         rows.append(clip.encode_ids(part, part != PAD).pooled)
     return torch.cat(rows)[order.argsort()]
-
-
-@torch.no_grad()
-def embed_images(emoji: EmojiSet, clip: MiniClip, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """CLIP image embeddings (M, dim) of the pictures at flat indices (M,)."""
-    rows = []
-    for part in indices.split(CHUNK):
-        rows.append(clip.encode_image(to_float(emoji.at(part.tolist()).to(device))))
-    return torch.cat(rows)
-
-
-def one_per_base(emoji: EmojiSet, split: str) -> list[int]:
-    """A split's flat indices, the first variant of each (base, style)."""
-    chosen: dict[tuple[int, int], int] = {}
-    for index in emoji.split_indices(split).tolist():
-        chosen.setdefault((emoji.base_of(emoji.concept_of(index)), index // len(emoji)), index)
-    return sorted(chosen.values())
 
 
 def judge_prior(answers: dict[str, Tensor], wanted: Tensor, center: Tensor) -> dict[str, dict[str, float]]:

@@ -18,7 +18,7 @@ from minidiff.clip import (
     ContrastiveObjective,
     Pairs,
     contrastive_loss,
-    embed_pictures,
+    embed_images,
     keyword_retrieval,
     retrieval,
     train_tokenizer,
@@ -144,7 +144,7 @@ def test_the_generator_hears_the_caption_and_a_noisy_embedding_of_its_picture(
 ) -> None:
     table = CaptionTable(emoji, 2, seed=0).tokenize(clip, "cpu")
     pictures, rows = EmojiPictures(emoji, size=16), torch.arange(3, 40)
-    clean = embed_pictures(emoji, clip, "cpu")
+    clean = embed_images(emoji, clip, torch.arange(4 * len(emoji)))
     assert torch.allclose(clean[2 * len(emoji) + 5], clip.encode_image(to_float(emoji.pixels(STYLES[2])[5:6]))[0])
     x, cond = ConditionedEmoji(pictures, table, clip, image_noise=0.0).batch(rows, seeded(0))
     assert cond.text is not None and cond.image is not None
