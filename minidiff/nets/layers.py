@@ -12,7 +12,7 @@ from torch import Tensor, nn
 def sinusoidal_embedding(t: Tensor, dim: int, longest: float = 10_000.0) -> Tensor:
     """Write a time as `dim` sines and cosines of geometrically spaced frequencies: (B,) -> (B, dim).
 
-    The frequencies run from 1 down to 1/longest per unit of 1000 t, as in Vaswani et al. 2017, section 3.5.
+    Frequency k is longest^(-k / (dim / 2)) per unit of 1000 t, as in Vaswani et al. 2017, section 3.5; dim is even.
     """
     frequencies = torch.exp(-math.log(longest) * torch.arange(dim // 2, device=t.device) / (dim // 2))
     angles = 1000 * t.float()[:, None] * frequencies
