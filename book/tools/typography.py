@@ -1,10 +1,12 @@
-"""Formulas and the punctuation beside them stay on one line; browsers break between a formula and its comma."""
+"""Formulas and the punctuation beside them stay on one line; so do the rows of a table that a cell has printed."""
 
 import re
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+
+PHONE = 48  # characters of an output that fit beside one another on a phone
 
 
 class Together(SphinxTransform):
@@ -30,7 +32,22 @@ class Together(SphinxTransform):
                 parent[place + 1] = nodes.Text(after.removeprefix(closing))
 
 
+class Columns(SphinxTransform):
+    """Marks outputs that are tables, so that a phone scrolls them and does not break their rows."""
+
+    default_priority = 800
+
+    def apply(self) -> None:
+        """Look at every printed output: two lines of equal length with numbers, longer than a phone is wide."""
+        for block in self.document.findall(nodes.literal_block):
+            if "stream" in block["classes"]:
+                wide = [len(line) for line in block.astext().split("\n") if re.search(r"\d", line) and len(line) > PHONE]
+                if len(set(wide)) < len(wide):
+                    block["classes"].append("columns")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register it."""
+    """Register both."""
     app.add_transform(Together)
+    app.add_transform(Columns)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
