@@ -100,13 +100,13 @@ def wrapped(words: str, width: int, font: Any) -> str:
     return "\n".join(min(halves, key=lambda pair: max(map(font.getlength, pair))))
 
 
-def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2) -> Image.Image:
-    """Pictures in rows, each with its words beneath, in two lines where one is too narrow."""
-    font = ImageFont.load_default(size=14)
+def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2, size: int = 20) -> Image.Image:
+    """Pictures in rows, each with its words beneath, in two lines where one is too narrow; a phone shows half the size."""
+    font = ImageFont.load_default(size=size)
     side = 64 * scale
-    broken = [[wrapped(caption, side + 6, font) for caption in row] for row in words]
+    broken = [[wrapped(caption, side + 8, font) for caption in row] for row in words]
     lines = max(caption.count("\n") + 1 for row in broken for caption in row)
-    width, height = side + 12, side + 8 + 17 * lines
+    width, height = side + 12, side + 8 + (size + 3) * lines
     page = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
     draw = ImageDraw.Draw(page)
     for y, (pictures, captions) in enumerate(zip(rows, broken, strict=True)):
@@ -137,7 +137,7 @@ def main() -> None:
         true = Image.fromarray(emoji.at([index])[0].permute(1, 2, 0).numpy())
         rows.append([*pipe([caption] * 8, seed=0, **SETTINGS), true])
         words.append([""] * 8 + ["true"])
-    sheet(rows, words, scale=1).quantize(256, dither=0).save(FOLDER / "held_out.png", optimize=True)
+    sheet(rows, words, scale=1, size=14).quantize(256, dither=0).save(FOLDER / "held_out.png", optimize=True)
     made: dict[str, Any] = {
         "command": "python book/tools/gallery.py",
         "checkpoint": "emoji-64",
