@@ -101,7 +101,7 @@ def wrapped(words: str, width: int, font: Any) -> str:
 
 
 def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2, size: int = 20) -> Image.Image:
-    """Pictures in rows, each with its words beneath, in two lines where one is too narrow; a phone shows half the size."""
+    """Pictures in rows, each with its words beneath, in two lines where one is too narrow; phones halve it all."""
     font = ImageFont.load_default(size=size)
     side = 64 * scale
     broken = [[wrapped(caption, side + 8, font) for caption in row] for row in words]

@@ -41,7 +41,8 @@ class Columns(SphinxTransform):
         """Look at every printed output: two lines of equal length with numbers, longer than a phone is wide."""
         for block in self.document.findall(nodes.literal_block):
             if "stream" in block["classes"]:
-                wide = [len(line) for line in block.astext().split("\n") if re.search(r"\d", line) and len(line) > PHONE]
+                lines = [line for line in block.astext().split("\n") if re.search(r"\d", line)]
+                wide = [len(line) for line in lines if len(line) > PHONE]
                 if len(set(wide)) < len(wide):
                     block["classes"].append("columns")
 
