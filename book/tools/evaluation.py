@@ -16,7 +16,7 @@ class Evaluation(SphinxDirective):
         """Hand the lines to the page's parser."""
         for path in FOLDER.glob("*.json"):
             self.env.note_dependency(str(path))
-        node = nodes.container()
+        node = nodes.container(classes=["measured"])
         lines = TABLES[self.arguments[0]]()
         self.state.nested_parse(StringList(lines, source=str(FOLDER)), self.content_offset, node)
         return [node]

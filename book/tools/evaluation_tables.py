@@ -7,8 +7,8 @@ from typing import Any
 
 FOLDER = pathlib.Path(__file__).parents[1] / "_static" / "evaluation"
 MARKS = {
-    "base_100": "right base among 100",
-    "hard_20": "among 20 of its group",
+    "base_100": "right among 100",
+    "hard_20": "right among 20",
     "style": "right style",
     "similarity": "similarity",
 }
@@ -19,6 +19,7 @@ WHO = {
     "other style": "the concept in another style",
     "ceiling": "the true pictures",
 }
+SETS = {"model": "the model", "unconditional": "the model, asked for nothing"}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -28,11 +29,14 @@ def load(name: str) -> dict[str, Any]:
 
 
 def measured(value: dict[str, float], digits: int = 2) -> str:
-    """The mean with its interval and, where there were several seeds, their standard deviation."""
+    """The mean with its interval and, where there were several seeds, their standard deviation.
+
+    Lines break between the three, never inside one.
+    """
     mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.00
     spread = value.get("seed_std")
     spread_said = f" ±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else ""
-    return f"{mean} [{low}, {high}]{spread_said}".replace("-", "\N{MINUS SIGN}")
+    return f"{mean} [{low},\N{NO-BREAK SPACE}{high}]{spread_said}".replace("-", "\N{MINUS SIGN}")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -58,7 +62,7 @@ def distances() -> list[str]:
         for who, value in found.items():
             if who != "n":
                 frechet = measured(value["frechet"]) if "frechet" in value else "too few pictures"
-                rows.append([asked, str(found["n"]), who, measured(value["kernel"], 3), frechet])
+                rows.append([asked, str(found["n"]), SETS.get(who, who), measured(value["kernel"], 3), frechet])
     return table(["prompts", "pictures", "set", "kernel distance", "Fréchet distance"], rows)
 
 
