@@ -38,7 +38,7 @@ def spoken_name(record: EmojiRecord, language: str = "en") -> str:
 def canonical_caption(record: EmojiRecord, style: str | None = None) -> str:
     """The one caption used in evaluations: the spoken name and, if given, the style."""
     name = spoken_name(record)
-    return f"{name}, {style_words(style)}" if style is not None else name
+    return name if style is None else f"{name}, {style_words(check_choice('style', style, STYLES))}"
 
 
 def caption(
