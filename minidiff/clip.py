@@ -187,7 +187,6 @@ def retrieval(clip: MiniClip, emoji: EmojiSet, split: str = "test") -> dict[str,
     }
 
 
-@torch.no_grad()
 def held_out_keywords(emoji: EmojiSet) -> dict[str, int]:
     """The keywords that no training caption ever held -> the concept that each was kept from, one of a base."""
     kept: dict[str, int] = {}
@@ -200,6 +199,7 @@ def held_out_keywords(emoji: EmojiSet) -> dict[str, int]:
     return kept
 
 
+@torch.no_grad()
 def keyword_retrieval(clip: MiniClip, emoji: EmojiSet, style: str = "noto") -> dict[str, float]:
     """The same for the held-out keywords, on pictures of one style.
 
