@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minidiff.common import NoiseSchedule, check_choice
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
-from minidiff.schedules import SCHEDULES, make_schedule
+from minidiff.schedules import SCHEDULES, make_schedule, noise_end
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
 from minidiff.training.checkpoint import CheckpointError
 
@@ -150,7 +150,7 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
 
 def _same_schedule(one: NoiseSchedule, other: NoiseSchedule) -> bool:
     """Whether two schedules are of one class with the same settings, as far as their numbers tell."""
-    if type(one) is not type(other) or getattr(one, "t_max", 1.0) != getattr(other, "t_max", 1.0):
+    if type(one) is not type(other) or noise_end(one) != noise_end(other):
         return False
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     pairs = ((one.alpha(t), other.alpha(t)), (one.sigma(t), other.sigma(t)))

@@ -19,7 +19,7 @@ from minidiff.data.emoji import to_uint8
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
 from minidiff.samplers import STEPS, Step, sample
-from minidiff.schedules import forward_jump, time_grid
+from minidiff.schedules import forward_jump, noise_end, time_grid
 from minidiff.text import MiniClip, TextEncoder, WordEncoder
 from minidiff.training.checkpoint import CheckpointError
 
@@ -141,7 +141,7 @@ class TextToImage(ModelHubMixin):
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
         x = randn((count, 3, self.size, self.size), generators, self.device)
-        first = getattr(self.denoiser.schedule, "t_max", 1.0) * (1.0 if start is None else strength)
+        first = noise_end(self.denoiser.schedule) * (1.0 if start is None else strength)
         known = torch.zeros_like(x) if start is None else start.to(self.device).expand_as(x)
         x = forward_jump(self.denoiser.schedule, known, torch.full((count,), first, device=self.device), x)
         times = time_grid(self.denoiser.schedule, steps, start=first)

@@ -125,6 +125,11 @@ class RectifiedFlow(_Schedule):
 SCHEDULES: dict[str, Callable[[], Any]] = {"linear": LinearSchedule, "cosine": CosineSchedule, "flow": RectifiedFlow}
 
 
+def noise_end(schedule: NoiseSchedule) -> float:
+    """The time at which sampling starts: the schedule's t_max, or 1 for one that names none."""
+    return float(getattr(schedule, "t_max", 1.0))
+
+
 def make_schedule(name: str) -> Any:
     """The schedule called "linear", "cosine" or "flow", or by a name that was added to `SCHEDULES`."""
     return SCHEDULES[check_choice("schedule", name, SCHEDULES)]()
@@ -202,7 +207,7 @@ def time_grid(
     """
     check_int("steps", steps, 1, 1000)
     check_choice("spacing", spacing, ("uniform", "quadratic", "log-snr"))
-    start = check_number("start", getattr(schedule, "t_max", 1.0) if start is None else start, 1e-3, 1.0)
+    start = check_number("start", noise_end(schedule) if start is None else start, 1e-3, 1.0)
     check_number("end", end, 0.0, start)
     if end >= start:
         raise ValueError(f"`end` must lie below `start` ({start:g}); got {end:g}.")
