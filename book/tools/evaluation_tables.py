@@ -28,15 +28,16 @@ def load(name: str) -> dict[str, Any]:
     return found
 
 
-def measured(value: dict[str, float], digits: int = 2) -> str:
-    """The mean with its interval and, where there were several seeds, their standard deviation.
-
-    Lines break between the three, never inside one.
-    """
+def estimate(value: dict[str, float], digits: int = 2) -> str:
+    """The mean with its interval; a line breaks between the two, never inside one."""
     mean, low, high = (f"{round(value[key], digits) + 0.0:.{digits}f}" for key in ("mean", "low", "high"))  # no -0.00
+    return f"{mean} [{low},\N{NO-BREAK SPACE}{high}]".replace("-", "\N{MINUS SIGN}")
+
+
+def measured(value: dict[str, float], digits: int = 2) -> str:
+    """The mean with its interval and, where there were several seeds, their standard deviation."""
     spread = value.get("seed_std")
-    spread_said = f" ±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else ""
-    return f"{mean} [{low},\N{NO-BREAK SPACE}{high}]{spread_said}".replace("-", "\N{MINUS SIGN}")
+    return estimate(value, digits) + (f" ±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else "")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -84,8 +85,7 @@ def settings() -> list[str]:
     marks = [mark for mark in MARKS if mark != "hard_20"]
 
     def cell(row: dict[str, Any], mark: str) -> str:
-        beside = {**row["beside_best"][mark], "seed_std": None}
-        return f"{row[mark]['mean']:.2f}<br>{measured(beside)}"
+        return f"{row[mark]['mean']:.2f}<br>{estimate(row['beside_best'][mark])}"
 
     rows = [
         [
