@@ -207,6 +207,16 @@ def test_a_schedule_with_settings_of_its_own_is_never_saved_as_another(
     assert repr(checkpoints.load_denoiser(tmp_path).schedule) == repr(schedule)
 
 
+def test_a_tokenizer_is_saved_where_the_platform_would_write_no_utf8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = TextToImage.from_pretrained("emoji-64")
+    monkeypatch.setattr("io.text_encoding", lambda encoding, level=2: encoding or "ascii")  # as Windows has cp1252
+    pipe.save_pretrained(tmp_path)
+    monkeypatch.undo()
+    assert TextToImage.from_pretrained(tmp_path).encoder.words("café") == pipe.encoder.words("café")  # type: ignore[union-attr]
+
+
 def test_the_model_card_says_license_sources_and_how_to_load(folder: Path) -> None:
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n") and "TextToImage.from_pretrained" in card
