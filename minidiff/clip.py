@@ -180,10 +180,10 @@ def retrieval(clip: MiniClip, emoji: EmojiSet, split: str = "test") -> dict[str,
     scores = pictures @ clip(captions).pooled.T
     return {
         "candidates": float(len(indices)),
-        "picture_to_text_1": _found(scores, 1),
-        "picture_to_text_5": _found(scores, 5),
-        "text_to_picture_1": _found(scores.T, 1),
-        "text_to_picture_5": _found(scores.T, 5),
+        "picture_to_text_1": found_in_first(scores, 1),
+        "picture_to_text_5": found_in_first(scores, 5),
+        "text_to_picture_1": found_in_first(scores.T, 1),
+        "text_to_picture_5": found_in_first(scores.T, 5),
     }
 
 
@@ -209,9 +209,11 @@ def keyword_retrieval(clip: MiniClip, emoji: EmojiSet, style: str = "noto") -> d
     device = clip.model.logit_scale.device
     pictures = to_float(emoji.pixels(style)[list(kept.values())].to(device))
     scores = clip(list(kept)).pooled @ clip.encode_image(pictures).T
-    return {"candidates": float(len(kept)), "top_1": _found(scores, 1), "top_5": _found(scores, 5)}
+    first, five = found_in_first(scores, 1), found_in_first(scores, 5)
+    return {"candidates": float(len(kept)), "top_1": first, "top_5": five}
 
 
-def _found(scores: Tensor, k: int) -> float:
+def found_in_first(scores: Tensor, k: int) -> float:
+    """The share of rows of scores (N, N) whose own column, the diagonal, is among the k with the highest scores."""
     right = torch.arange(len(scores), device=scores.device)[:, None]
     return float((scores.topk(min(k, scores.shape[1]), dim=1).indices == right).any(1).float().mean())
