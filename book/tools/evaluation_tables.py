@@ -85,7 +85,8 @@ def settings() -> list[str]:
     marks = [mark for mark in MARKS if mark != "hard_20"]
 
     def cell(row: dict[str, Any], mark: str) -> str:
-        return f"{row[mark]['mean']:.2f}<br>{estimate(row['beside_best'][mark])}"
+        digits = 3 if mark == "similarity" else 2  # it moves by less than shares of right drawings do
+        return f"{row[mark]['mean']:.{digits}f}<br>{estimate(row['beside_best'][mark], digits)}"
 
     rows = [
         [
