@@ -29,6 +29,7 @@ from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.recipes import TRAINABLE
+from minidiff.recipes_look import fingerprint
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
 from minidiff.training.config import TrainConfig
@@ -231,6 +232,7 @@ def run(
     *,
     device: str | None = None,
     clip: str | None = None,
+    start: str | None = None,
     compiled: bool = False,
     on_step: Callable[[TrainResult], bool | None] | None = None,
     **changes: Any,
@@ -238,27 +240,47 @@ def run(
     """Train a preset and write model and card into the folder; a run that was cut off goes on from there.
 
     changes: fields of TrainConfig that differ from the preset's. compiled: let torch.compile fuse the network, which
-    pays on a GPU. clip: the checkpoint that an emoji model or a recipe's builds upon. Returns the card.
+    pays on a GPU. clip: the checkpoint that an emoji model or a recipe's builds upon. start: a model of the same
+    shape, whose weights training begins with. Returns the card.
     """
     preset = PRESETS[check_choice("preset", name, PRESETS)]
     if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
-        raise ValueError(f"`clip` must be left out for {name}: only the emoji models listen to one; got {clip!r}.")
+        raise ValueError(
+            f"`clip` must be left out for {name}: only emoji models and the recipes' build upon one; got {clip!r}."
+        )
+    if start is not None and not (name.startswith(("emoji", "shapes")) or name == "teaching"):
+        raise ValueError(f"`start` must be left out for {name}: only models that draw begin with one; got {start!r}.")
     config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
     where, folder = pick_device(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
         torch.manual_seed(config.seed)
-        job = Job(*preset.build(where, clip))
+        job = Job(*preset.build(where, clip or start))
+        begun = {} if start is None else {"start": begin_with(job.objective, start)}
         cost = flops_per_picture(job.objective, job.source)
     if compiled:
         _compile(job.objective)
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
     measured = job.finish(result.ema_objective.eval().requires_grad_(False), folder)
-    said = {k: v for k, v in {**changes, "clip": clip, "compile": compiled or None}.items() if v is not None}
-    card = {"preset": name, "command": command(name, said), "data_sha256": data_hash(job.source)}
+    said = {
+        k: v
+        for k, v in {**changes, "clip": clip, "start": start, "compile": compiled or None}.items()
+        if v is not None
+    }
+    card = {"preset": name, "command": command(name, said), "data_sha256": data_hash(job.source)} | begun
     card |= facts(config, result, where, cost) | {"measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     draw_samples(folder, where)
     return card
+
+
+def begin_with(objective: Any, name: str) -> str:
+    """Give what is trained the weights of a model of the same shape; returns the fingerprint of its network."""
+    pipe = TextToImage.from_pretrained(name)
+    checkpoints.load_weights(objective.denoiser.net, pipe.denoiser.net.state_dict(), name)
+    if isinstance(objective, JointDenoising):
+        words = pipe.encoder if isinstance(pipe.encoder, WordEncoder) else nn.Module()
+        checkpoints.load_weights(objective.encoder, words.state_dict(), name)
+    return fingerprint(pipe.denoiser.net)
 
 
 def _compile(objective: nn.Module) -> None:

@@ -24,6 +24,8 @@ from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.presets import PRESETS, run
 from minidiff.recipes import TRAINABLE
+from minidiff.recipes_look import fingerprint
+from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.ema import EMA
 
 QUICK: dict[str, Any] = {"steps": 2, "batch_size": 4, "device": "cpu", "minutes": 500.0}
@@ -102,6 +104,19 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_as_if_it_never_had_been(tmp_pat
 
 
 @pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", ["emoji-cpu", "shapes-cpu"])
+def test_training_may_begin_with_the_weights_of_a_trained_model(name: str, tmp_path: Path) -> None:
+    run(name, tmp_path / "first", learning_rate=0.1, **QUICK)
+    card = run(name, tmp_path / "second", start=str(tmp_path / "first"), learning_rate=0.0, seed=1, **QUICK)
+    first, second = (checkpoints.load_model(tmp_path / folder)[1] for folder in ("first", "second"))
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    assert card["start"] == fingerprint(TextToImage.from_pretrained(tmp_path / "first").denoiser.net)
+    assert f"--start {tmp_path / 'first'}" in card["command"]
+    with pytest.raises(CheckpointError, match=r"teaching does not fit this architecture: \d+ weights differ"):
+        run(name, tmp_path / "third", start="teaching", **QUICK)
+
+
+@pytest.mark.usefixtures("tiny")
 def test_building_a_model_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -158,6 +173,8 @@ def unused(*_: Any) -> Any:
         ("shapes-cpu", {"seed": -1}, "`seed` must be an integer from 0"),
         ("shapes-cpu", {"device": "cuda:99"}, "`device` must be one of .*; got 'cuda:99'"),
         ("shapes-cpu", {"clip": "emoji-64"}, "`clip` must be left out for shapes-cpu.*; got 'emoji-64'"),
+        ("clip", {"start": "emoji-64"}, "`start` must be left out for clip: only models that draw.*; got 'emoji-64'"),
+        ("shapes-cpu", {"precision": "fp16"}, "`precision` must be one of auto, bf16, fp32; got 'fp16'"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_built(

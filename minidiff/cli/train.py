@@ -26,6 +26,12 @@ def train(
     clip: Annotated[
         str | None, typer.Option(help="The mini-CLIP for an emoji model: a checkpoint that holds one.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Begin with the weights of a trained model, a name or a folder.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU that has it [default: auto].")
+    ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse the network (pays on a GPU).")
     ] = False,
@@ -38,6 +44,8 @@ def train(
         minidiff train shapes-cpu
 
         minidiff train clip && minidiff train emoji-64 --clip runs/clip --compile
+
+        minidiff train emoji-64 --start emoji-64 --minutes 60 --batch-size 32 --learning-rate 3e-4
     """
     from minidiff.common import check_choice
     from minidiff.presets import PRESETS, run
@@ -55,8 +63,9 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
+        "precision": precision,
     }
-    card = run(preset, folder, device=device, clip=clip, compiled=compiled, **changes)
+    card = run(preset, folder, device=device, clip=clip, start=start, compiled=compiled, **changes)
     facts = {
         name: card[name] for name in ("device", "parameters", "steps", "seconds", "images_per_second", "measured")
     }
