@@ -46,14 +46,20 @@ def sample(
     """Walk x (B, ...) along `times` and yield every state on the way; the last one is the sample.
 
     times: N + 1 strictly decreasing numbers, see `time_grid`; N states are yielded after the initial x. One
-    generator, or one per sample: then a sample does not depend on the batch it is drawn in.
+    generator, or one per sample: then a sample does not depend on the batch it is drawn in. Raises ValueError for
+    other times, and for a step that does not return (x_s, memory).
     """
     if times.dim() != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError("`times` must be two or more strictly decreasing numbers; see `time_grid`.")
     memory = None
     for t, s in pairwise(times):
         with torch.no_grad():
-            x, memory = step(denoiser, x, t, s, cond, memory=memory, generator=generator)
+            moved = step(denoiser, x, t, s, cond, memory=memory, generator=generator)
+        if not isinstance(moved, tuple) or len(moved) != 2:  # a tensor of two samples would unpack, wrongly
+            raise ValueError(
+                f"`step` must return (x_s, memory), with None for no memory; got {type(moved).__name__}."
+            )
+        x, memory = moved
         yield x
 
 

@@ -1,5 +1,6 @@
 """The networks: what they are told, and that what is absent says nothing."""
 
+import copy
 import math
 
 import pytest
@@ -42,6 +43,13 @@ def unet():
 def test_a_new_unet_begins_with_zero_and_keeps_the_shape():
     net = UNet(SMALL)
     assert torch.equal(net(X, T, everything()), torch.zeros_like(X))
+
+
+def test_a_network_in_half_precision_says_nearly_the_same(unet):
+    half = copy.deepcopy(unet).bfloat16()
+    said = half(X.bfloat16(), T)
+    assert said.dtype == torch.bfloat16
+    torch.testing.assert_close(said.float(), unet(X, T), atol=0.05, rtol=0.05)
 
 
 def test_pictures_of_another_size_are_refused(unet):

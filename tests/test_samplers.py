@@ -103,6 +103,17 @@ def test_times_that_do_not_fall_are_refused(times):
         next(sample(ddim_step, denoiser, torch.zeros(1, 2), torch.tensor(times)))
 
 
+def test_a_step_that_returns_the_state_alone_is_refused():
+    """Two samples in one tensor would otherwise be taken for a state and a memory."""
+
+    def alone(denoiser, x_t, t, s, cond=None, *, memory=None, generator=None):
+        return x_t
+
+    denoiser = ExactDenoiser(points("eight"), RectifiedFlow())
+    with pytest.raises(ValueError, match=r"`step` must return \(x_s, memory\), .* got Tensor"):
+        next(sample(alone, denoiser, torch.zeros(2, 2), torch.tensor([1.0, 0.5])))
+
+
 def test_one_generator_per_sample_or_none():
     denoiser = ExactDenoiser(points("eight"), RectifiedFlow())
     with pytest.raises(ValueError, match=r"`generator` must be one or a list with one per sample \(3\); got 2"):

@@ -29,7 +29,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """(B,) -> (B, dim)."""
-        return self.mlp(sinusoidal_embedding(t, self.frequencies))
+        return self.mlp(sinusoidal_embedding(t, self.frequencies).to(next(self.parameters()).dtype))
 
 
 def zero(layer: nn.Module) -> nn.Module:
