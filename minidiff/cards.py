@@ -26,6 +26,7 @@ from minidiff.training.loop import TrainResult
 
 # The makers' figures for dense matrix products, in FLOP/s: bf16 where the loop uses it, fp32 on the T4.
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 8.1e12}
+OPTIONS = {"minutes", "steps", "batch_size", "learning_rate", "seed", "clip", "start", "precision", "compile"}
 DRAWN = {
     "emoji": ("red heart", "grinning face", "cat face", "house"),
     "shapes": (
@@ -38,7 +39,10 @@ DRAWN = {
 
 
 def command(name: str, said: dict[str, Any]) -> str:
-    """The command line that makes the same run."""
+    """What makes the same run: a command line, or a call where a setting has no option there."""
+    if said.keys() - OPTIONS:
+        given = (f"{'compiled' if k == 'compile' else k}={v!r}" for k, v in said.items())
+        return f"minidiff.presets.run({name!r}, folder, {', '.join(given)})"
     options = (f" --{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in said.items())
     return f"minidiff train {name}" + "".join(options)
 

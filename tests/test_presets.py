@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from small_emoji import SmallEmoji
 from small_models import CLIP, small_clip
 
 from minidiff import checkpoints, presets
-from minidiff.cards import flops_per_picture
+from minidiff.cards import OPTIONS, command, flops_per_picture
+from minidiff.cli import app
 from minidiff.data import shapes
 from minidiff.data.emoji import FOLDER, STYLES, load_emoji
 from minidiff.judge import Judge
@@ -136,6 +138,17 @@ def test_the_networks_have_the_sizes_that_were_promised() -> None:
         flagship, quick = (UNet(replace(c, **told)) for c in (UNetConfig(), presets.SMALL_EMOJI))
     assert count(flagship) <= 8.5e6 and count(quick) < count(flagship) / 2
     assert count(clip.model.text_model) <= 2e6 and count(clip.model.vision_model) <= 1.5e6
+
+
+def test_the_command_on_a_card_is_one_that_can_be_given() -> None:
+    """A line for the shell; a call in Python where the shell has no such option."""
+    said = {"steps": 2, "start": "shapes", "precision": "bf16"}
+    line = command("shapes-cpu", said)
+    assert line == "minidiff train shapes-cpu --steps 2 --start shapes --precision bf16"
+    known = {option.opts[0] for option in typer.main.get_command(app).commands["train"].params}  # type: ignore
+    assert {f"--{name.replace('_', '-')}" for name in OPTIONS} <= known
+    call = command("shapes-cpu", {"steps": 2, "compile": True, "warmup": 5})
+    assert call == "minidiff.presets.run('shapes-cpu', folder, steps=2, compiled=True, warmup=5)"
 
 
 def test_the_cost_of_a_step_is_what_its_products_say() -> None:
