@@ -201,13 +201,14 @@ def load_results() -> dict[str, Any]:
 
 
 def main(full: str | Path) -> None:
-    """Draw and measure every cell and write the table; full: the folder of the fully fine-tuned model."""
-    base, judge, names = TextToImage.from_pretrained("emoji-64"), Judge.load(), targets()
-    pipes = {"none": base, "lora": with_lora(base), "full": TextToImage.from_pretrained(full)}
+    """Draw every cell on the best device here, measure it and write the table; full: the fully fine-tuned model."""
+    judge, names = Judge.load(), targets()
+    base, tuned = (TextToImage.from_pretrained(name).to(None) for name in ("emoji-64", full))
+    pipes = {"none": base, "lora": with_lora(base), "full": tuned}
     prior, seeds = load_prior(pipe=base), [SEED_STRIDE * (i + 1) for i in range(SEEDS)]
     rows = []
     for cell in [*FACTORIAL, *FURTHER]:
-        x = draw_cell(pipes[cell.tuning], prior, cell, names, seeds)
+        x = draw_cell(pipes[cell.tuning], prior, cell, names, seeds).cpu()
         rows.append(asdict(cell) | measure(judge, x, names))
         means = {k: round(float(torch.tensor(rows[-1][k]).mean()), 3) for k in ("adherence", "look", "diversity")}
         print(asdict(cell), means, flush=True)
