@@ -105,7 +105,7 @@ class NetDenoiser(nn.Module):
         """Predict x0 and eps, each (B, ...), for x_t (B, ...) at times t, a number or (B,)."""
         times = as_times(t, x_t)
         alpha, sigma = self._signal_and_noise(times, x_t)
-        prediction = interpret(self.parameterization, self.net(x_t, times, cond), x_t, alpha, sigma)
+        prediction = interpret(self.parameterization, self._ask(x_t, times, cond), x_t, alpha, sigma)
         if self.clip is None:
             return prediction
         return from_x0(prediction.x0.clamp(-self.clip, self.clip), x_t, alpha, sigma)
@@ -126,9 +126,15 @@ class NetDenoiser(nn.Module):
         eps = randn(x0.shape, generator, x0.device)
         x_t = forward_jump(self.schedule, x0, t, eps)
         alpha, sigma = self._signal_and_noise(t, x0)
-        error = self.net(x_t, t, cond) - target(self.parameterization, x0, eps, alpha, sigma)
+        error = self._ask(x_t, t, cond) - target(self.parameterization, x0, eps, alpha, sigma)
         squared = error.float().square().flatten(1).mean(1)
         return squared if self.weighting == "uniform" else squared * self._min_snr(t)
+
+    def _ask(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
+        output = self.net(x_t, t, cond)
+        if output.shape != x_t.shape:  # or it would be broadcast, and the loss mean nothing
+            raise ValueError(f"`net` must return the shape of x_t, {tuple(x_t.shape)}; got {tuple(output.shape)}.")
+        return output
 
     def draw_times(self, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         """n training times: the steps i/T of a discrete schedule, or any time of a continuous one."""

@@ -32,6 +32,7 @@ from minidiff.recipes import TRAINABLE
 from minidiff.recipes_look import fingerprint
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
+from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.config import TrainConfig
 from minidiff.training.loop import TrainResult, train
 from minidiff.training.objectives import ConditionDropout, Denoising, JointDenoising
@@ -179,22 +180,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "judge": Preset(
         "the classifier that evaluations are judged by (needed for minidiff evaluate; minutes on a GPU)",
-        TrainConfig(
-            steps=12_000, batch_size=512, learning_rate=2e-3, weight_decay=0.05, warmup=200, decay=0.6, minutes=3
-        ),
+        TrainConfig(12_000, 512, learning_rate=2e-3, weight_decay=0.05, warmup=200, decay=0.6, minutes=3),
         build_judge,
     ),
     "emoji-64": Preset(
         "the flagship: text to 64x64 emoji (15 minutes on one H100 or H200)",
-        TrainConfig(
-            steps=60_000,
-            batch_size=512,
-            learning_rate=8e-4,
-            warmup=500,
-            ema_decay=0.9995,
-            minutes=15,
-            save_every=2000,
-        ),
+        TrainConfig(60_000, 512, learning_rate=8e-4, warmup=500, ema_decay=0.9995, minutes=15, save_every=2000),
         build_emoji(UNetConfig()),
     ),
     "emoji-t4": Preset(
@@ -245,9 +236,7 @@ def run(
     """
     preset = PRESETS[check_choice("preset", name, PRESETS)]
     if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
-        raise ValueError(
-            f"`clip` must be left out for {name}: only emoji models and the recipes' build upon one; got {clip!r}."
-        )
+        raise ValueError(f"`clip` must be left out for {name}: only emoji models and recipes use one; got {clip!r}.")
     if start is not None and not (name.startswith(("emoji", "shapes")) or name == "teaching"):
         raise ValueError(f"`start` must be left out for {name}: only models that draw begin with one; got {start!r}.")
     config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
@@ -276,11 +265,15 @@ def run(
 def begin_with(objective: Any, name: str) -> str:
     """Give what is trained the weights of a model of the same shape; returns the fingerprint of its network."""
     pipe = TextToImage.from_pretrained(name)
-    checkpoints.load_weights(objective.denoiser.net, pipe.denoiser.net.state_dict(), name)
-    if isinstance(objective, JointDenoising):
-        words = pipe.encoder if isinstance(pipe.encoder, WordEncoder) else nn.Module()
-        checkpoints.load_weights(objective.encoder, words.state_dict(), name)
-    return fingerprint(pipe.denoiser.net)
+    words = pipe.encoder if isinstance(pipe.encoder, WordEncoder) else nn.Module()
+    try:
+        checkpoints.load_weights(objective.denoiser.net, pipe.denoiser.net.state_dict(), name)
+        if isinstance(objective, JointDenoising):
+            checkpoints.load_weights(objective.encoder, words.state_dict(), name)
+    except CheckpointError as error:
+        raise CheckpointError(f"`start` must be a model of the shape that this preset trains: {error}") from error
+    objective.start = fingerprint(pipe.denoiser.net)
+    return objective.start
 
 
 def _compile(objective: nn.Module) -> None:

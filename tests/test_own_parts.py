@@ -14,7 +14,8 @@ from torch import Tensor
 from minidiff.common import TextEmbedding, randn, seeded
 from minidiff.denoisers import NetDenoiser
 from minidiff.pipeline import TextToImage
-from minidiff.schedules import RectifiedFlow
+from minidiff.schedules import CosineSchedule, RectifiedFlow
+from minidiff.training import CheckpointError, Denoising, TensorSource, TrainConfig, train
 
 
 class Letters:
@@ -43,6 +44,32 @@ def test_a_network_that_does_not_fit_is_refused_when_the_pipeline_is_made() -> N
     for net, name in ((torch.nn.Conv2d(3, 3, 3), "Conv2d"), (gray, "UNet")):
         with pytest.raises(ValueError, match=rf"`denoiser` must hold a UNet for 3 channels, .*got {name}: draw"):
             TextToImage(NetDenoiser(net, RectifiedFlow(), "flow"))
+
+
+def test_a_network_that_answers_in_another_shape_is_refused_before_it_is_broadcast() -> None:
+    denoiser, x = NetDenoiser(lambda x, t, cond: x[:, :1], RectifiedFlow(), "v"), torch.zeros(4, 3, 8, 8)  # type: ignore
+    for ask in (lambda: denoiser.loss(x, None, seeded(0)), lambda: denoiser(x, 0.5)):
+        with pytest.raises(
+            ValueError, match=r"`net` must return the shape of x_t, \(4, 3, 8, 8\); got \(4, 1, 8, 8\)"
+        ):
+            ask()
+
+
+def test_captions_that_nobody_would_read_are_refused() -> None:
+    objective = Denoising(NetDenoiser(small_net(), RectifiedFlow(), "flow"))
+    with pytest.raises(ValueError, match=r"`source` must give a Condition or None; got list: .* use JointDenoising"):
+        objective((torch.zeros(1, 3, 16, 16), ["a cat"]), seeded(0))  # type: ignore[arg-type]
+
+
+def test_a_run_does_not_go_on_towards_another_target(tmp_path: Path) -> None:
+    source, config = TensorSource(torch.zeros(4, 3, 16, 16)), TrainConfig(2, 4, progress=False)
+    for target, schedule in (("flow", RectifiedFlow()), ("eps", RectifiedFlow()), ("flow", CosineSchedule())):
+        objective = Denoising(NetDenoiser(small_net().requires_grad_(True), schedule, target))
+        if (target, type(schedule)) == ("flow", RectifiedFlow):
+            train(objective, source, config, folder=tmp_path, device="cpu")
+            continue
+        with pytest.raises(CheckpointError, match=f"must stay 'flow under RectifiedFlow', .*got '{target} under "):
+            train(objective, source, config, folder=tmp_path, device="cpu")
 
 
 class VarianceExploding(RectifiedFlow):

@@ -26,12 +26,8 @@ def train(
     clip: Annotated[
         str | None, typer.Option(help="The mini-CLIP for an emoji model: a checkpoint that holds one.")
     ] = None,
-    start: Annotated[
-        str | None, typer.Option(help="Begin with the weights of a trained model, a name or a folder.")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16, or auto: bf16 on a GPU that has it [default: auto].")
-    ] = None,
+    start: Annotated[str | None, typer.Option(help="A trained model, name or folder, to begin with.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto: bf16 where a GPU has it.")] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Let torch.compile fuse the network (pays on a GPU).")
     ] = False,

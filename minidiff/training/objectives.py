@@ -43,7 +43,8 @@ class Denoising(nn.Module):
     """The denoiser's own loss on a batch (x0, cond), with conditions dropped as it must learn to do without.
 
     drop: the shares of text and image, or None to keep both always. label_drop: the probability that a label is
-    replaced by 0, drawn on its own. forward returns one loss per sample, (B,).
+    replaced by 0, drawn on its own. forward returns one loss per sample, (B,), and raises ValueError for a batch that
+    holds something else. task: what is learned, in words; a run does not go on from the checkpoint of another one.
     """
 
     def __init__(self, denoiser: nn.Module, drop: ConditionDropout | None = None, label_drop: float = 0.0) -> None:
@@ -51,10 +52,21 @@ class Denoising(nn.Module):
         self.denoiser = denoiser
         self.drop = drop
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
+        self.start = ""
+
+    @property
+    def task(self) -> str:
+        """The network's target, the schedule, and the weights that training began with, if they were given."""
+        kind, schedule = (getattr(self.denoiser, name, None) for name in ("parameterization", "schedule"))
+        begun = f", begun with {self.start}" if self.start else ""
+        return f"{kind} under {type(schedule).__name__}{begun}"
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""
         x0, cond = batch
+        if not isinstance(cond, Condition | None):
+            kind = type(cond).__name__
+            raise ValueError(f"`source` must give a Condition or None; got {kind}: for captions, use JointDenoising.")
         if cond is not None:
             cond = self._forget(cond, len(x0), generator)
         return self.denoiser.loss(x0, cond, generator)  # type: ignore[operator]

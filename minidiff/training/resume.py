@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from minidiff.training.loop import Run
 
 # Settings that decide which samples come when: another value would not continue the run but make another one.
-_FIXED = ("seed", "batch_size")
+_FIXED = ("seed", "batch_size", "task")
 # Settings that only say how far to go and what to show.
 _FREE = ("steps", "minutes", "save_every", "keep", "progress", "log_every", "max_bad_steps")
 
@@ -32,7 +32,7 @@ def capture(run: Run) -> Checkpoint:
         images=len(run.order),
         ema_updates=run.ema.updates,
         counters=run.counters.tolist(),
-        config=asdict(run.config),
+        config=_settings(run),
         history=run.result.history,
         weights=_changing(run),
         ema=run.ema.shadow,
@@ -97,9 +97,14 @@ def _fill(into: dict[str, Tensor], found: dict[str, Tensor], what: str) -> None:
         into[name].copy_(value)
 
 
+def _settings(run: Run) -> dict[str, Any]:
+    """The run's settings as JSON keeps them, with what its objective says that it learns."""
+    return json.loads(json.dumps(asdict(run.config))) | {"task": getattr(run.objective, "task", "")}
+
+
 def _compare_configs(run: Run, found: Checkpoint) -> None:
-    mine = json.loads(json.dumps(asdict(run.config)))
-    changed = {name: found.config.get(name) for name in mine if mine[name] != found.config.get(name)}
+    mine = _settings(run)
+    changed = {name: found.config[name] for name in mine if mine[name] != found.config.get(name, mine[name])}
     for name in _FIXED:
         if name in changed:
             raise CheckpointError(
