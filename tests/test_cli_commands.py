@@ -98,11 +98,13 @@ def test_train_trains_and_says_how_to_use_the_model(minidiff: Run, monkeypatch: 
         return dict.fromkeys(("device", "parameters", "steps", "seconds", "images_per_second", "measured"), 1)
 
     monkeypatch.setattr("minidiff.presets.run", run)
-    done = minidiff("train", "shapes-cpu", "--steps", 5, "--minutes", 0.5, "--compile")
+    done = minidiff(
+        "train", "shapes-cpu", "--steps", 5, "--minutes", 0.5, "--compile", "--precision=bf16", "--start=a"
+    )
     assert done.code == 0 and "generate PROMPT --checkpoint runs/shapes-cpu" in done.out.replace("\\", "/")
     assert asked.pop("folder") == Path("runs/shapes-cpu") and asked.pop("name") == "shapes-cpu"
     assert {name: value for name, value in asked.items() if value is not None} == {
-        "steps": 5, "minutes": 0.5, "compiled": True
+        "steps": 5, "minutes": 0.5, "compiled": True, "precision": "bf16", "start": "a"
     }  # fmt: skip
     assert "train emoji-64 --clip a" in minidiff("train", "clip", "--out", "a").out
 
