@@ -26,6 +26,7 @@ from minidiff.training.loop import TrainResult
 
 # The makers' figures for dense matrix products, in FLOP/s: bf16 where the loop uses it, fp32 on the T4.
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 8.1e12}
+# What `minidiff train` can be given; minidiff.presets.run takes every setting of TrainConfig.
 OPTIONS = {"minutes", "steps", "batch_size", "learning_rate", "seed", "clip", "start", "precision", "compile"}
 DRAWN = {
     "emoji": ("red heart", "grinning face", "cat face", "house"),

@@ -184,6 +184,20 @@ def test_other_settings_are_allowed_and_named(tmp_path: Path) -> None:
         run(tmp_path, learning_rate=0.01)
 
 
+def test_of_an_earlier_checkpoint_only_the_task_may_be_unknown(tmp_path: Path) -> None:
+    run(tmp_path / "new", stop=3)
+    found = latest(tmp_path / "new")
+    assert found is not None
+    del found.config["task"], found.config["learning_rate"]
+    save(tmp_path / "old", found)
+    with pytest.warns(UserWarning, match="other settings than before: learning_rate"):
+        run(tmp_path / "old")
+    del found.config["seed"]
+    save(tmp_path / "older", found)
+    with pytest.raises(CheckpointError, match="`seed` must stay None"):
+        run(tmp_path / "older")
+
+
 def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     straight: TrainResult, tmp_path: Path
 ) -> None:

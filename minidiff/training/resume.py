@@ -104,7 +104,8 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _compare_configs(run: Run, found: Checkpoint) -> None:
     mine = _settings(run)
-    changed = {name: found.config[name] for name in mine if mine[name] != found.config.get(name, mine[name])}
+    before = {"task": mine["task"], **found.config}  # earlier checkpoints do not say what was learned
+    changed = {name: before.get(name) for name in mine if mine[name] != before.get(name)}
     for name in _FIXED:
         if name in changed:
             raise CheckpointError(
