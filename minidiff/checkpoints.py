@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import NoiseSchedule, check_choice
+from minidiff.common import NoiseSchedule, check_choice, check_number
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
-from minidiff.schedules import SCHEDULES, make_schedule, noise_end
+from minidiff.schedules import SCHEDULES, SHIFTS, make_schedule, noise_end
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
 from minidiff.training.checkpoint import CheckpointError
 
@@ -143,6 +143,7 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
     return {
         "net": asdict(net.config),
         "schedule": schedule,
+        "shift": getattr(denoiser.schedule, "shift", 1.0),
         "parameterization": denoiser.parameterization,
         "clip": denoiser.clip,
     }
@@ -159,8 +160,10 @@ def _same_schedule(one: NoiseSchedule, other: NoiseSchedule) -> bool:
 
 def build_denoiser(config: dict[str, Any]) -> NetDenoiser:
     """An untrained denoiser of that configuration."""
-    net = UNet(UNetConfig(**config["net"]))
-    return NetDenoiser(net, make_schedule(config["schedule"]), config["parameterization"], clip=config["clip"])
+    net, schedule = UNet(UNetConfig(**config["net"])), make_schedule(config["schedule"])
+    if (shift := config.get("shift", 1.0)) != 1:  # models of earlier versions do not name it
+        schedule.shift = check_number("shift", shift, *SHIFTS)
+    return NetDenoiser(net, schedule, config["parameterization"], clip=config["clip"])
 
 
 def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> None:

@@ -54,20 +54,13 @@ SEEN = {
 def generate_with(pipe: TextToImage) -> Generate:
     """The tensor-level call of a pipeline, for `evaluate`; a model without text is told the style by its label."""
 
-    def generate(
-        prompts: list[str],
-        styles: list[str | None],
-        steps: int,
-        guidance: float,
-        seeds: list[int],
-        interval: tuple[float, float] = (0.0, 1.0),
-    ) -> Tensor:
+    def generate(prompts: list[str], styles: list[str | None], seeds: list[int], **how: Any) -> Tensor:
         if pipe.encoder is not None:
             cond = pipe.condition(prompts)
         else:
             labels = [0 if style is None else pipe.styles.index(style) + 1 for style in styles]
             cond = Condition(label=torch.tensor(labels, device=pipe.device))
-        return pipe.generate(cond, len(prompts), steps=steps, guidance=guidance, seeds=seeds, interval=interval)
+        return pipe.generate(cond, len(prompts), seeds=seeds, **how)
 
     return generate
 
@@ -154,18 +147,20 @@ def sweep(
     judge: Judge | None = None,
     *,
     guidances: Sequence[float] = (1, 2, 3, 4, 6, 8),
+    shifts: Sequence[float] = (1, 2, 8),
     steps: Sequence[int] = (6, 8, 12, 20, 50),
     intervals: Sequence[tuple[float, float]] = ((0.0, 0.8), (0.2, 1.0), (0.2, 0.8)),
     repeats: int = 4,
     emoji: EmojiSet | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The marks on the *validation* split, one setting changed at a time: guidance, then steps, then interval.
+    """The marks on the *validation* split, one setting changed at a time: guidance, shift, steps, then interval.
 
-    Guidance is varied at 12 steps; each further axis at the best of those before it. The result has `best`, the
-    setting of the highest mean similarity to the true pictures, and `rows`, one per setting, with the marks of all
-    problems (see `summarize`) and, under `beside_best`, how much higher they are than the best setting's. All start
-    from the same seeds, so the differences are taken picture by picture, and their intervals are narrower.
+    Guidance is varied at 12 steps and the model's own shift; each further axis at the best of those before it. The
+    result has `best`, the setting of the highest mean similarity to the true pictures, and `rows`, one per setting,
+    with the marks of all problems (see `summarize`) and, under `beside_best`, how much higher they are than the best
+    setting's. All start from the same seeds, so the differences are taken picture by picture, and their intervals
+    are narrower.
     """
     judge, emoji = judge or Judge.load(device=None), emoji or load_emoji()
     tasks = problems(emoji, "validation", judge.bases)
@@ -182,8 +177,8 @@ def sweep(
         rows[setting] = summarize(tasks, marks[setting], seed)["all"]
 
     best = Settings(guidance=float(guidances[0]), repeats=repeats)
-    axes: dict[str, list[Any]] = {"guidance": [float(g) for g in guidances], "steps": [*steps]}
-    axes["interval"] = [*intervals]
+    axes: dict[str, list[Any]] = {"guidance": [float(g) for g in guidances], "shift": [float(s) for s in shifts]}
+    axes |= {"steps": [*steps], "interval": [*intervals]}
     for axis, values in axes.items():
         for setting in (replace(best, **{axis: value}) for value in values):
             if setting not in rows:

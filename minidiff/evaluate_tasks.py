@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,16 +28,11 @@ TWINS = ("fluent-flat", "fluent-3d")  # the same drawing twice: who has seen one
 class Generate(Protocol):
     """Anything that draws prompts: a guided diffusion model, or a stand-in."""
 
-    def __call__(
-        self,
-        prompts: list[str],
-        styles: list[str | None],
-        steps: int,
-        guidance: float,
-        seeds: list[int],
-        interval: tuple[float, float] = (0.0, 1.0),
-    ) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1]; the prompts already name their style, which `styles` repeats."""
+    def __call__(self, prompts: list[str], styles: list[str | None], seeds: list[int], **how: Any) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1]; the prompts already name their style, which `styles` repeats.
+
+        how: steps, guidance, interval and shift, as in `TextToImage`.
+        """
         ...
 
 
@@ -48,6 +43,7 @@ class Settings:
     steps: int = 12
     guidance: float = 3.0
     interval: tuple[float, float] = (0.0, 1.0)
+    shift: float | None = None  # the model's own
     repeats: int = 8
 
 
@@ -63,16 +59,14 @@ def draw(
     seeds: one for each prompt, or the first of consecutive ones. Raises ValueError for another shape than asked for.
     """
     seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds
-    parts = []
+    how, parts = {name: value for name, value in asdict(settings).items() if name != "repeats"}, []
     for start in range(0, len(prompts), BATCH):
         rows = range(start, min(start + BATCH, len(prompts)))
         x = generate(
             [prompts[i] for i in rows],
             [styles[i] for i in rows],
-            settings.steps,
-            settings.guidance,
             [seeds[i] for i in rows],
-            interval=settings.interval,
+            **how,
         )
         if x.dim() != 4 or x.shape[:2] != (len(rows), 3):
             raise ValueError(f"`generate` must return shape ({len(rows)}, 3, H, W); got {tuple(x.shape)}.")

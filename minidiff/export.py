@@ -26,7 +26,7 @@ from minidiff.data.captions import style_words
 from minidiff.pipeline import TextToImage
 from minidiff.text import BOS, EOS, PAD, MiniClip
 
-FORMAT = 1
+FORMAT = 2
 SMALLEST = 512  # weights with fewer numbers stay as they are
 TOLERANCE = 1e-3  # between torch and onnxruntime, for outputs of size 1
 
@@ -75,7 +75,7 @@ def export_onnx(
         "text_dim": encoder.dim,
         "pooled_dim": encoder.pooled_dim,
         "styles": {style: style_words(style) for style in pipe.styles},
-        **{name: config[name] for name in ("schedule", "parameterization", "clip")},
+        **{name: config[name] for name in ("schedule", "shift", "parameterization", "clip")},
         "files": {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files},
     }
     (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -83,6 +83,7 @@ class TextToImage(ModelHubMixin):
         sampler: str = "dpmpp_2m",
         rescale: float = 0.0,
         interval: tuple[float, float] = (0.0, 1.0),
+        shift: float | None = None,
         image: Image | None = None,
         strength: float = 0.6,
         callback: Callback | None = None,
@@ -91,9 +92,10 @@ class TextToImage(ModelHubMixin):
 
         style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000 calls of the network.
         guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. Picture i is drawn with the
-        seed `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. image: start from
-        this picture, noised to time `strength` (0 to 1), in place of pure noise. callback(i, x) is called after
-        step i with x (B, 3, H, W); it may return True to stop there. Raises ValueError for anything out of range.
+        seed `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. shift: see
+        `time_grid`. image: start from this picture, noised to time `strength` (0 to 1), in place of pure noise.
+        callback(i, x) is called after step i with x (B, 3, H, W); it may return True to stop there. Raises
+        ValueError for anything out of range.
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         prompts = self.check_prompts(prompts)
@@ -109,6 +111,7 @@ class TextToImage(ModelHubMixin):
             sampler=sampler,
             rescale=rescale,
             interval=interval,
+            shift=shift,
             start=None if image is None else from_image(image, self.size),
             strength=strength,
             callback=callback,
@@ -128,6 +131,7 @@ class TextToImage(ModelHubMixin):
         sampler: str = "dpmpp_2m",
         rescale: float = 0.0,
         interval: tuple[float, float] = (0.0, 1.0),
+        shift: float | None = None,
         start: Tensor | None = None,
         strength: float = 0.6,
         around: Callable[[Step], Step] = lambda step: step,
@@ -144,7 +148,7 @@ class TextToImage(ModelHubMixin):
         first = noise_end(self.denoiser.schedule) * (1.0 if start is None else strength)
         known = torch.zeros_like(x) if start is None else start.to(self.device).expand_as(x)
         x = forward_jump(self.denoiser.schedule, known, torch.full((count,), first, device=self.device), x)
-        times = time_grid(self.denoiser.schedule, steps, start=first)
+        times = time_grid(self.denoiser.schedule, steps, start=first, shift=shift)
         states = sample(around(STEPS[sampler]), denoiser, x, times, cond and cond.expand(count), generators)
         for i, x in enumerate(states):
             if callback is not None and callback(i, x) is True:
@@ -264,12 +268,7 @@ class TextToImage(ModelHubMixin):
 
 
 def check_settings(
-    *,
-    steps: int = 12,
-    guidance: float = 4.0,
-    sampler: str = "dpmpp_2m",
-    rescale: float = 0.0,
-    strength: float = 0.6,
+    *, steps: int = 12, guidance: float = 4.0, sampler: str = "dpmpp_2m", rescale: float = 0.0, strength: float = 0.6
 ) -> None:
     """Raise ValueError for a setting that no model can be drawn from with, before one is loaded or run."""
     check_int("steps", steps, 1, 1000)

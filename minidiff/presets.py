@@ -87,7 +87,7 @@ def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
         table = CaptionTable(emoji, CAPTIONS, seed=1).tokenize(encoder, device)
         pictures = EmojiPictures(emoji, size=net.size, device=device, shift=max(1, net.size // 32))
         told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.pooled_dim, image_dim=encoder.pooled_dim)
-        denoiser = NetDenoiser(UNet(told), RectifiedFlow(), "flow", time_sampling="logit-normal")
+        denoiser = NetDenoiser(UNet(told), RectifiedFlow(shift=3.0), "flow", time_sampling="logit-normal")
         source = ConditionedEmoji(pictures, table, encoder)
 
         def finish(objective: Denoising, folder: Path) -> dict[str, Any]:

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from minidiff.common import NoiseSchedule, check_choice, check_int, check_number, per_sample
 
+SHIFTS = (0.01, 100.0)
+
 
 class _Schedule:
     """What follows from alpha and sigma alone."""
 
     t_max: float = 1.0  # where sampling starts; below 1 where alpha(1) is too small to divide by
+    shift: float = 1.0  # above 1, sampling spends more of its steps at noisy times: see `time_grid`
 
     def alpha(self, t: Tensor) -> Tensor:
         raise NotImplementedError
@@ -107,11 +110,15 @@ class CosineSchedule(DiscreteSchedule):
 class RectifiedFlow(_Schedule):
     """The straight line from data to noise: alpha = 1 - t, sigma = t.
 
-    Source: Liu et al. 2023 and Lipman et al. 2023 (flow matching). Its velocity dx_t/dt is eps - x0.
+    Source: Liu et al. 2023 and Lipman et al. 2023 (flow matching). Its velocity dx_t/dt is eps - x0. shift: how a
+    sampler's steps are spread, from 0.01 to 100, see `time_grid`; the process itself is the same for all.
     """
 
+    def __init__(self, shift: float = 1.0):
+        self.shift = check_number("shift", shift, *SHIFTS)
+
     def __repr__(self) -> str:
-        return "RectifiedFlow()"
+        return "RectifiedFlow()" if self.shift == 1 else f"RectifiedFlow(shift={self.shift:g})"
 
     def alpha(self, t: Tensor) -> Tensor:
         """1 - t."""
@@ -198,12 +205,20 @@ def time_grid(
     start: float | None = None,
     end: float = 0.0,
     spacing: str = "uniform",
+    shift: float | None = None,
 ) -> Tensor:
     """The times a sampler visits: steps + 1 strictly decreasing numbers (float32) from `start` to `end`.
 
     "uniform" spaces them evenly in t; "quadratic" ends with ever smaller steps; "log-snr" takes equal steps in
     the logarithm of the signal-to-noise ratio, which suits DPM-Solver++ (Lu et al. 2022, section 6), and then
     one last step to `end`. start defaults to the schedule's noise end, t_max. steps: 1 to 1000.
+
+    shift: of the "uniform" spacing, by default the schedule's own, 1 for one that names none. The times are
+
+        t = shift u / (1 + (shift - 1) u)
+
+    for evenly spaced u, so a shift above 1 takes small steps at noisy times, where the picture is laid out, and
+    large ones later. Under rectified flow it multiplies sigma / alpha by shift (Esser et al. 2024, equation 23).
     """
     check_int("steps", steps, 1, 1000)
     check_choice("spacing", spacing, ("uniform", "quadratic", "log-snr"))
@@ -211,12 +226,17 @@ def time_grid(
     check_number("end", end, 0.0, start)
     if end >= start:
         raise ValueError(f"`end` must lie below `start` ({start:g}); got {end:g}.")
+    if shift is not None and spacing != "uniform":
+        raise ValueError(f'`shift` belongs to the "uniform" spacing; got it with "{spacing}".')
     u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     if spacing == "log-snr":
-        times = _even_in_log_snr(schedule, steps, start, end)
-    else:
-        times = end + (start - end) * (u if spacing == "uniform" else u**2)
-    return times.float()
+        return _even_in_log_snr(schedule, steps, start, end).float()
+    if spacing == "quadratic":
+        return (end + (start - end) * u**2).float()
+    shift = check_number("shift", getattr(schedule, "shift", 1.0) if shift is None else shift, *SHIFTS)
+    first, last = (t / (shift - (shift - 1) * t) for t in (start, end))  # the u of start and end
+    u = last + (first - last) * u
+    return (shift * u / (1 + (shift - 1) * u)).float()
 
 
 def _even_in_log_snr(schedule: NoiseSchedule, steps: int, start: float, end: float) -> Tensor:

@@ -37,8 +37,10 @@ def change(folder: Path, **values: Any) -> None:
 @pytest.mark.parametrize("kind", PARAMETERIZATIONS)
 def test_a_denoiser_comes_back_as_it_was(tmp_path: Path, schedule: str, kind: str) -> None:
     before = NetDenoiser(small_net(BY_STYLE), make_schedule(schedule), kind, clip=0.9)
+    before.schedule.shift = 2.5  # type: ignore[attr-defined]
     checkpoints.save_denoiser(tmp_path, before, styles=["a", "b"])
     after = checkpoints.load_denoiser(tmp_path)
+    assert after.schedule.shift == 2.5  # type: ignore[attr-defined]
     assert checkpoints.describe_denoiser(after) == checkpoints.describe_denoiser(before)
     assert not after.training and not any(p.requires_grad for p in after.parameters())
     x, cond = randn((2, 3, 16, 16), seeded(0)), Condition(label=torch.tensor([1, 3]))
@@ -145,6 +147,7 @@ def test_a_newer_format_asks_for_an_update(folder: Path) -> None:
         ({"net": 3}, "unknown or wrong value"),
         ({"schedule": "cosin"}, "`schedule` must be one of .* Did you mean 'cosine'"),
         ({"parameterization": "score"}, "`parameterization` must be one of"),
+        ({"shift": 0}, "`shift` must be a number from 0.01 to 100"),
     ],
 )
 def test_a_configuration_with_an_unknown_or_wrong_part_is_refused(folder: Path, part: Any, pattern: str) -> None:

@@ -60,7 +60,7 @@ def judge(emoji: SmallEmoji) -> Any:
     return KnowsAll(emoji)
 
 
-def noise(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+def noise(prompts, styles, seeds, **how) -> Tensor:
     return torch.stack([torch.rand(3, 64, 64, generator=seeded(s)) * 2 - 1 for s in seeds])
 
 
@@ -70,7 +70,7 @@ def truth(emoji: SmallEmoji):
     wanted = [(r, style) for style in (*STYLES, None) for r in emoji.records]
     answers = {canonical_caption(r, s): emoji.pixels(s or "noto")[r.index].float() / 127.5 - 1 for r, s in wanted}
 
-    def generate(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+    def generate(prompts, styles, seeds, **how) -> Tensor:
         return torch.stack([answers.get(prompt, torch.ones(3, 64, 64)) for prompt in prompts])
 
     return generate
@@ -104,7 +104,7 @@ def test_the_true_pictures_get_full_marks_and_noise_gets_luck_s(emoji: SmallEmoj
     for name in ("base_all", "base_100", "hard_20", "style", "similarity"):
         assert torch.allclose(full[name], torch.ones(6), atol=1e-5), name
     assert full["pixel_error"].max() == 0
-    many = [mark(judge, emoji, tasks, noise([], [], 1, 1, [10 * k + i for i in range(6)])) for k in range(5)]
+    many = [mark(judge, emoji, tasks, noise([], [], [10 * k + i for i in range(6)])) for k in range(5)]
     assert torch.stack([m["base_100"] for m in many]).mean() < 0.3
     assert torch.stack([m["pixel_error"] for m in many]).min() > 0.5
 
@@ -167,7 +167,7 @@ def problems_of(record, style):
 def test_prompts_are_drawn_in_batches_with_a_seed_each() -> None:
     calls: list[tuple[int, list[int]]] = []
 
-    def generate(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+    def generate(prompts, styles, seeds, **how) -> Tensor:
         calls.append((len(prompts), seeds))
         return torch.full((len(prompts), 3, 2, 2), float("nan"))
 
@@ -189,7 +189,7 @@ def test_prompts_and_reference_of_the_distances_share_no_base(emoji: SmallEmoji)
 
 def test_one_who_repeats_training_pictures_is_caught_and_an_artist_is_not(emoji: SmallEmoji, judge: Any) -> None:
     tasks = problems(emoji, "test", judge.bases)
-    drawn = {"test": lookup(emoji, tasks), "validation": noise([], [], 1, 1, [1, 2, 3])}
+    drawn = {"test": lookup(emoji, tasks), "validation": noise([], [], [1, 2, 3])}
     drawn["validation"] = ((drawn["validation"] + 1) * 127.5).to(torch.uint8)
     found, (captions, sheet) = copy_rates(judge, emoji, drawn)
     assert found["test"]["copies"]["mean"] == 1
@@ -246,20 +246,20 @@ def test_a_contact_sheet_keeps_pictures_upright_and_in_order() -> None:
 def test_a_sweep_looks_at_validation_only_and_picks_the_best(emoji: SmallEmoji, judge: Any, truth) -> None:
     asked: set[str] = set()
 
-    def best_at_3(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+    def best_at_3(prompts, styles, seeds, *, steps=0, guidance=0.0, interval=None, shift=None, **_) -> Tensor:
         asked.update(prompts)
-        x = truth(prompts, styles, steps, guidance, seeds)
-        dirt = 0.1 * abs(guidance - 3) + 1 / steps + (0.05 if interval == (0.0, 1.0) else 0)
-        return torch.lerp(x, noise(prompts, styles, steps, guidance, seeds), min(1.0, dirt))
+        x = truth(prompts, styles, seeds)
+        dirt = 0.1 * abs(guidance - 3) + 1 / steps + 0.05 * (interval == (0.0, 1.0)) + 0.04 * (shift != 2)
+        return torch.lerp(x, noise(prompts, styles, seeds), min(1.0, dirt))
 
-    found = sweep(
-        best_at_3, judge, guidances=(1, 3, 6), steps=(6, 12), intervals=((0.2, 0.8),), repeats=2, emoji=emoji
-    )
-    assert found["best"] == {"steps": 12, "guidance": 3.0, "interval": (0.2, 0.8), "repeats": 2}
-    assert [(row["guidance"], row["steps"], row["interval"]) for row in found["rows"]] == [
-        *((g, 12, (0.0, 1.0)) for g in (1.0, 3.0, 6.0)),
-        (3.0, 6, (0.0, 1.0)),
-        (3.0, 12, (0.2, 0.8)),
+    axes: dict[str, Any] = {"guidances": (1, 3, 6), "shifts": (2,), "steps": (6, 12), "intervals": ((0.2, 0.8),)}
+    found = sweep(best_at_3, judge, **axes, repeats=2, emoji=emoji)
+    assert found["best"] == {"steps": 12, "guidance": 3.0, "interval": (0.2, 0.8), "shift": 2.0, "repeats": 2}
+    assert [(row["guidance"], row["steps"], row["interval"], row["shift"]) for row in found["rows"]] == [
+        *((g, 12, (0.0, 1.0), None) for g in (1.0, 3.0, 6.0)),
+        (3.0, 12, (0.0, 1.0), 2.0),
+        (3.0, 6, (0.0, 1.0), 2.0),
+        (3.0, 12, (0.2, 0.8), 2.0),
     ]
     assert asked == {task.prompt for task in problems(emoji, "validation", judge.bases)}
     *others, best = (row["beside_best"]["similarity"] for row in found["rows"])
@@ -268,7 +268,7 @@ def test_a_sweep_looks_at_validation_only_and_picks_the_best(emoji: SmallEmoji, 
 
 
 def test_shapes_are_counted_by_the_oracle() -> None:
-    def draws_what_is_said(prompts, styles, steps, guidance, seeds, interval=(0.0, 1.0)) -> Tensor:
+    def draws_what_is_said(prompts, styles, seeds, **how) -> Tensor:
         scenes = [render(parse(p), np.random.default_rng(s)) for p, s in zip(prompts, seeds, strict=True)]
         return torch.stack(scenes).float() / 127.5 - 1
 
@@ -291,8 +291,8 @@ def test_a_pipeline_without_words_is_told_the_style_by_its_label() -> None:
             torch.nn.init.normal_(parameter, std=0.3)
     pipe = TextToImage(NetDenoiser(net, RectifiedFlow(), "flow"), None, STYLES)
     generate = generate_with(pipe)
-    both = generate(["", ""], ["noto", "twemoji"], 2, 2.0, [5, 5])
-    alone = generate([""], ["twemoji"], 2, 2.0, [5])
+    both = generate(["", ""], ["noto", "twemoji"], [5, 5], steps=2, guidance=2.0)
+    alone = generate([""], ["twemoji"], [5], steps=2, guidance=2.0)
     assert both.shape == (2, 3, 8, 8) and both.abs().max() <= 1
     assert torch.allclose(both[1:], alone, atol=1e-4) and not torch.allclose(both[0], both[1], atol=1e-3)
     assert torch.allclose(alone, pipe.generate(pipe.condition([""], "twemoji"), 1, steps=2, guidance=2.0, seeds=[5]))

@@ -20,7 +20,8 @@ import evaluation_tables as evaluation  # noqa: E402
 def test_the_numbers_are_those_of_the_model_that_ships(name: str) -> None:
     found = evaluation.load(name)
     pipe = TextToImage.from_pretrained(found["checkpoint"])
-    assert found["weights"] == fingerprint(pipe.denoiser.net), f"run `minidiff evaluate` again for {name}.json"
+    now = (fingerprint(pipe.denoiser.net), pipe.denoiser.schedule.shift)  # type: ignore[attr-defined]
+    assert (found["weights"], found["shift"]) == now, f"run `minidiff evaluate` again for {name}.json"
 
 
 def test_a_table_shows_the_numbers_of_its_file() -> None:

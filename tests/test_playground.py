@@ -18,6 +18,7 @@ from test_export import COMMITTED, load_stored_weights, towers
 from minidiff.common import Condition, randn, seeded
 from minidiff.data.emoji import to_uint8
 from minidiff.pipeline import TextToImage
+from minidiff.schedules import time_grid
 
 pytestmark = pytest.mark.browser
 
@@ -96,9 +97,9 @@ def test_the_picture_is_python_s_to_two_levels_of_brightness(
 def test_the_spotlight_is_the_attention_that_python_records(drawn: Page, twin: TextToImage) -> None:
     cond = twin.condition([ASKED["prompt"]], ASKED["style"])
     assert cond is not None and cond.text is not None
-    x_t = numbers(drawn, f"{ELEMENT}.frames[2].x").view(1, 3, 64, 64)  # what the fourth step, at t = 1/4, looks at
+    x_t = numbers(drawn, f"{ELEMENT}.frames[2].x").view(1, 3, 64, 64)  # what the fourth step looks at
     with towers(twin)[1].record_attention() as maps, torch.no_grad():
-        twin.denoiser(x_t, 0.25, Condition(text=cond.text))
+        twin.denoiser(x_t, time_grid(twin.denoiser.schedule, 4)[3:4], Condition(text=cond.text))
     mean = torch.stack([weights.mean(1) for weights in maps if weights.shape[2] == 256]).mean(0)[0]
     length = mean.shape[1]
     shown = numbers(drawn, f"{ELEMENT}.frames[3].attention").view(256, -1)

@@ -124,6 +124,25 @@ def test_a_grid_close_to_either_end_of_time_falls_all_the_way(schedule, start, e
     assert float(times[0]) == pytest.approx(start) and float(times[-1]) == pytest.approx(end)
 
 
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_a_shift_multiplies_the_noise_of_every_step_and_leaves_the_ends(shift):
+    """Esser et al. 2024, equation 23: under rectified flow sigma / alpha is shift times what it would be."""
+    even, moved = time_grid(RectifiedFlow(), 12).double(), time_grid(RectifiedFlow(), 12, shift=shift).double()
+    ratio = [t / (1 - t) for t in (even[1:], moved[1:])]
+    assert torch.allclose(ratio[1], shift * ratio[0], rtol=1e-5) and moved[0] == 1 and moved[-1] == 0
+    assert torch.equal(time_grid(RectifiedFlow(shift), 12).double(), moved)
+    assert torch.equal(time_grid(RectifiedFlow(shift), 12, shift=1).double(), even)
+
+
+@pytest.mark.parametrize("shift", [0.01, 3.0, 100.0])
+@each_schedule
+def test_a_part_of_a_shifted_grid_is_spread_like_the_whole(schedule, shift):
+    """From one of its times to another a grid of fewer steps visits the same times."""
+    whole = time_grid(schedule, 12, shift=shift)
+    part = time_grid(schedule, 6, start=float(whole[4]), end=float(whole[10]), shift=shift)
+    assert torch.allclose(part, whole[4:11], rtol=1e-4) and bool((whole.diff() < 0).all())
+
+
 @each_schedule
 def test_equal_steps_in_log_snr_are_equal(schedule):
     times = time_grid(schedule, 12, start=0.9, end=0.1, spacing="log-snr").double()
@@ -178,6 +197,9 @@ def test_training_times_are_those_of_the_schedule(schedule, sampling):
         (lambda: time_grid(RectifiedFlow(), 0), r"`steps` must be an integer from 1 to 1000; got 0\."),
         (lambda: time_grid(RectifiedFlow(), 10**9), r"`steps` .* got 1000000000\."),
         (lambda: time_grid(RectifiedFlow(), 5, spacing="unifrom"), r"`spacing` .* Did you mean 'uniform'\?"),
+        (lambda: time_grid(RectifiedFlow(), 5, shift=0), r"`shift` must be a number .* got 0\."),
+        (lambda: time_grid(RectifiedFlow(), 5, spacing="log-snr", shift=2), r'`shift` belongs to the "uniform"'),
+        (lambda: RectifiedFlow(shift=-1), r"`shift` must be a number .* got -1\."),
         (lambda: time_grid(RectifiedFlow(), 5, start=0.3, end=0.3), r"`end` must lie below `start`"),
         (lambda: time_grid(RectifiedFlow(), 5, start=float("nan")), r"`start` must be a number .* got nan\."),
         (lambda: LinearSchedule(T=20), r"`T` must be an integer from 21"),

@@ -81,7 +81,7 @@ def diversity() -> list[str]:
 
 
 def settings() -> list[str]:
-    """A line for each setting of guidance, steps and interval: its marks, and their distance from the best one's."""
+    """A line for each setting that was compared: its marks, and their distance from the best one's."""
     marks = [mark for mark in MARKS if mark != "hard_20"]
 
     def cell(row: dict[str, Any], mark: str) -> str:
@@ -91,13 +91,14 @@ def settings() -> list[str]:
     rows = [
         [
             f"{row['guidance']:g}",
+            "the model's" if row["shift"] is None else f"{row['shift']:g}",
             str(row["steps"]),
             "{:g} to {:g}".format(*row["interval"]),
             *(cell(row, mark) for mark in marks),
         ]
         for row in load("sweep")["rows"]
     ]
-    return table(["guidance", "steps", "interval", *(MARKS[mark] for mark in marks)], rows)
+    return table(["guidance", "shift", "steps", "interval", *(MARKS[mark] for mark in marks)], rows)
 
 
 TABLES = {

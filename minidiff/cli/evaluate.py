@@ -22,7 +22,8 @@ def evaluate(
         int, typer.Option(help="Pictures on each side of the distances between distributions; scenes of shapes.")
     ] = 600,
     sweep: Annotated[
-        bool, typer.Option("--sweep", help="Compare guidance, steps and interval instead, on the validation split.")
+        bool,
+        typer.Option("--sweep", help="Compare guidance, shift, steps and interval instead, on the validation split."),
     ] = False,
     device: Device = None,
 ) -> None:
@@ -56,7 +57,8 @@ def evaluate(
     check_folder("out", out)
     target = pick_device(device)
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
-    measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net)}
+    own = {"shift": getattr(pipe.denoiser.schedule, "shift", 1.0)}  # what a setting "shift": null stands for
+    measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net)} | own
     if sweep and isinstance(pipe.encoder, WordEncoder):
         raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
     if sweep:

@@ -8,9 +8,10 @@
 const alpha = (t) => Math.fround(1 - t);
 const sigma = (t) => t;
 
-/* time_grid, "uniform": steps + 1 times from 1 down to 0. */
-export function timeGrid(steps) {
-  return Float32Array.from({ length: steps + 1 }, (_, i) => 1 - i / steps);
+/* time_grid: steps + 1 times from 1 down to 0, t = shift u / (1 + (shift - 1) u) for evenly spaced u (Esser et al. 2024, equation 23). */
+export function timeGrid(steps, shift) {
+  const evenly = Array.from({ length: steps + 1 }, (_, i) => 1 - i / steps);
+  return Float32Array.from(evenly, (u) => (shift * u) / (1 + (shift - 1) * u));
 }
 
 /* interpret("flow", output, x_t): the network says eps - x0, so x0_hat = (x_t - sigma output) / (alpha + sigma). */

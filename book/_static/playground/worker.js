@@ -7,7 +7,7 @@
 import { Prompts } from "./prompts.js";
 import { guide, interpretFlow, noise, sample, timeGrid } from "./sampler.js";
 
-const FORMAT = 1; // of the manifest: minidiff.export.FORMAT
+const FORMAT = 2; // of the manifest: minidiff.export.FORMAT
 let engine = null, stopped = false;
 
 onmessage = async ({ data }) => {
@@ -81,7 +81,7 @@ const imported = (address) =>
 /* settings: prompt, negative, style ("" for none), steps, guidance, seed; start: noise to begin with, in place of the seed's. */
 async function draw({ prompt, negative, style, steps, guidance, seed, start }) {
   const began = performance.now();
-  const { prompts, manifest: { size } } = engine;
+  const { prompts, manifest: { size, shift } } = engine;
   stopped = false;
   const said = prompts.inStyle(prompt, style);
   postMessage({ words: prompts.words(said), cut: prompts.cut(said) || prompts.cut(negative) });
@@ -94,7 +94,7 @@ async function draw({ prompt, negative, style, steps, guidance, seed, start }) {
     return { ...looked, x0: x0_null ? guide(x0, x0_null, guidance) : x0 };
   };
   let step = 0, last = performance.now();
-  for await (const state of sample(denoise, start ?? noise(seed, 3 * size * size), timeGrid(steps))) {
+  for await (const state of sample(denoise, start ?? noise(seed, 3 * size * size), timeGrid(steps, shift))) {
     const now = performance.now();
     postMessage({ ...state, step: ++step, steps, seconds: (now - last) / 1000 });
     last = now;
