@@ -89,7 +89,7 @@ class NetDenoiser(nn.Module):
     ):
         super().__init__()
         self.net = net
-        if not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
+        if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
             raise ValueError(
                 f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}."
             )

@@ -129,7 +129,9 @@ def build_look(full: bool) -> Any:
             return {"pictures": len(source.records), "base": before}
 
         source = Collection(load_emoji(), pipe.encoder, pipe.size, device)
-        return Denoising(pipe.denoiser, ConditionDropout()), source, finish
+        objective = Denoising(pipe.denoiser, ConditionDropout())
+        objective.start = before  # on other weights a run cannot go on
+        return objective, source, finish
 
     return build
 

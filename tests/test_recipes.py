@@ -227,6 +227,10 @@ def test_the_recipes_presets_train_on_a_checkpoint_of_ones_own(
         assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert cards["midjourney"]["parameters"] < cards["midjourney-full"]["parameters"]
     assert cards["midjourney"]["measured"] == {"pictures": 11, "base": fingerprint(base.denoiser.net)}
+    next(base.denoiser.net.parameters()).data += 1
+    base.save_pretrained(tmp_path / "base")
+    with pytest.raises(CheckpointError, match="task"):  # a change of other weights does not go on
+        run("midjourney", tmp_path / "midjourney", **quick | {"steps": 3})
 
 
 # --- the command line

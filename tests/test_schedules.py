@@ -209,6 +209,7 @@ def test_training_times_are_those_of_the_schedule(schedule, sampling):
             lambda: NetDenoiser(MLP(), "cosine"),  # type: ignore[arg-type]
             r"`schedule` must have alpha\(t\) and sigma\(t\), .* got 'cosine'\.",
         ),
+        (lambda: NetDenoiser(MLP(), RectifiedFlow), r"`schedule` must have .* got <class"),  # type: ignore[arg-type]
         (lambda: NetDenoiser(MLP(), RectifiedFlow(), "epsilon"), r"`parameterization` .* got 'epsilon'\."),
     ],
 )

@@ -20,7 +20,7 @@ from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.presets import CAPTIONS
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "_static" / "gallery"
-SETTINGS: dict[str, Any] = {"steps": 20, "guidance": 6.0}  # fixed before book/evaluation.md compared settings
+SETTINGS: dict[str, Any] = {"steps": 12, "guidance": 4.0}  # those of the pipeline
 PROMPTS = (
     *(
         "a happy yellow face",
