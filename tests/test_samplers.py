@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_models import small_pipe
 
 from minidiff.common import randn, seeded
 from minidiff.denoisers import NetDenoiser
@@ -118,3 +119,17 @@ def test_one_generator_per_sample_or_none():
     denoiser = ExactDenoiser(points("eight"), RectifiedFlow())
     with pytest.raises(ValueError, match=r"`generator` must be one or a list with one per sample \(3\); got 2"):
         next(sample(STEPS["ddpm"], denoiser, torch.zeros(3, 2), torch.tensor([1.0, 0.5]), generator=[seeded(0)] * 2))
+
+
+def test_a_pipeline_spreads_its_steps_by_the_shift_of_the_call_or_of_the_model():
+    pipe = small_pipe()
+    cond, x = pipe.condition(["cat"]), randn((1, 3, 16, 16), [seeded(0)])
+
+    def draw(**more):
+        return pipe.generate(cond, 1, steps=3, guidance=1.0, sampler="ddim", seeds=[0], **more)
+
+    *_, wanted = sample(ddim_step, pipe.denoiser, x, time_grid(RectifiedFlow(), 3, shift=4.0), cond)
+    assert torch.allclose(draw(shift=4.0), wanted.clamp(-1, 1), atol=1e-5)
+    assert not torch.allclose(draw(), wanted.clamp(-1, 1), atol=1e-2)
+    pipe.denoiser.schedule.shift = 4.0  # type: ignore[attr-defined]
+    assert torch.allclose(draw(), wanted.clamp(-1, 1), atol=1e-5)
