@@ -111,12 +111,24 @@ def test_train_trains_and_says_how_to_use_the_model(minidiff: Run, monkeypatch: 
 
 def test_evaluate_counts_shapes_with_the_oracle(minidiff: Run) -> None:
     done = minidiff("evaluate", "shapes", "--size", 4, "--steps", 2, "--out", "counted")
-    assert done.code == 0 and done.out.strip() == str(Path("counted") / "index.html")
+    *marks, page_path = done.out.strip().splitlines()
+    assert done.code == 0 and page_path == str(Path("counted") / "index.html")
     found = json.loads(Path("counted/evaluation.json").read_text())
+    assert [line.split()[-3] for line in marks] == [
+        f"{found[split]['model']['all']:.3f}" for split in ("seen", "held_out")
+    ]
     assert found["settings"]["n"] == 4 and found["checkpoint"] == "shapes" and "pictures" not in found
     assert found["seen"]["ceiling"]["all"] == found["held_out"]["ceiling"]["all"] == 1
     page = Path("counted/index.html").read_text()
     assert "Held out pairs" in page and Path("counted/held-out-pairs.png").exists()
+
+
+def test_evaluate_prints_the_marks_of_the_test_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    style = {"style": {"mean": 0.5, "low": 0.41, "high": 0.6}}
+    result = {"splits": {"test": {"rows": {"model": {"all": style}}}}}
+    monkeypatch.setattr("minidiff.evaluate.evaluate", lambda *_, **__: result)
+    monkeypatch.setattr("minidiff.evaluate_report.write_report", lambda result, folder: folder / "index.html")
+    assert minidiff("evaluate").out.split() == ["style", "0.500", "[0.410,", "0.600]", "evaluation/index.html"]
 
 
 def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:

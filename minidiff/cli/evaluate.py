@@ -69,7 +69,11 @@ def evaluate(
         return
     if isinstance(pipe.encoder, WordEncoder):
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
+        marks = {f"all right, {split}": result[split]["model"]["all_interval"] for split in ("seen", "held_out")}
     else:
         judge = Judge.load(device=str(target))
         result = measure(generate_with(pipe), judge, settings=settings, distribution_size=size)
+        marks = result["splits"]["test"]["rows"]["model"]["all"]
+    for name, value in marks.items():
+        print(f"{name:20} {value['mean']:6.3f} [{value['low']:.3f}, {value['high']:.3f}]")
     print(write_report(result | measured, out))
