@@ -81,16 +81,18 @@ def clean(book: Notebook) -> None:
 
 
 def compress(book: Notebook) -> None:
-    """Write the pictures anew, pixel for pixel the same, as small as PNG can be."""
+    """Write the pictures anew, smaller: with 64 levels of each color, which moves none by more than 2 of 255."""
     from PIL import Image
 
+    levels = [round(round(value * 63 / 255) * 255 / 63) for value in range(256)]
     for output in (o for cell in book["cells"] for o in cell.get("outputs", [])):
         data = output.get("data", {})
         if "image/png" in data:
             before, after = base64.b64decode(data["image/png"]), io.BytesIO()
             with Image.open(io.BytesIO(before)) as picture:
-                opaque = picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255)
-                (picture.convert("RGB") if opaque else picture).save(after, "PNG", optimize=True)
+                if "A" not in picture.getbands() or picture.getchannel("A").getextrema() == (255, 255):
+                    picture = picture.convert("RGB").point(levels * 3)
+                picture.save(after, "PNG", optimize=True)
             if after.tell() < len(before):
                 data["image/png"] = base64.b64encode(after.getvalue()).decode()
 
