@@ -227,7 +227,7 @@ def test_a_link_carries_the_settings_and_what_it_says_wrongly_is_ignored(page: P
         (lambda folder: (folder / "unet.onnx").unlink(), "The file unet.onnx could not be loaded (404)."),
         (lambda folder: _flip(folder / "tokenizer.json"), "The file tokenizer.json is damaged"),
         (lambda folder: _rewrite(folder / "manifest.json", schedule="cosine"), "schedule cosine"),
-        (lambda folder: _rewrite(folder / "manifest.json", format=2), "has format 2, this page reads 1"),
+        (lambda folder: _rewrite(folder / "manifest.json", format=1), "has format 1, this page reads 2"),
     ],
 )
 def test_a_broken_model_is_named_in_a_sentence(spoil: Any, sentence: str, page: Page, address: str) -> None:
