@@ -88,17 +88,18 @@ def settings() -> list[str]:
         digits = 3 if mark == "similarity" else 2  # it moves by less than shares of right drawings do
         return f"{row[mark]['mean']:.{digits}f}<br>{estimate(row['beside_best'][mark], digits)}"
 
+    found = load("sweep")
     rows = [
         [
             f"{row['guidance']:g}",
-            "the model's" if row["shift"] is None else f"{row['shift']:g}",
+            f"{row['shift'] or found['shift']:g}",
             str(row["steps"]),
             "{:g} to {:g}".format(*row["interval"]),
             *(cell(row, mark) for mark in marks),
         ]
-        for row in load("sweep")["rows"]
+        for row in found["rows"]
     ]
-    return table(["guidance", "shift", "steps", "interval", *(MARKS[mark] for mark in marks)], rows)
+    return table(["scale", "shift", "steps", "interval", *(MARKS[mark] for mark in marks)], rows)
 
 
 TABLES = {
