@@ -209,9 +209,9 @@ def time_grid(
 ) -> Tensor:
     """The times a sampler visits: steps + 1 strictly decreasing numbers (float32) from `start` to `end`.
 
-    "uniform" spaces them evenly in t; "quadratic" ends with ever smaller steps; "log-snr" takes equal steps in
-    the logarithm of the signal-to-noise ratio, which suits DPM-Solver++ (Lu et al. 2022, section 6), and then
-    one last step to `end`. start defaults to the schedule's noise end, t_max. steps: 1 to 1000.
+    "uniform" spaces them evenly in t, or as shift says; "quadratic" ends with ever smaller steps; "log-snr" takes
+    equal steps in the logarithm of the signal-to-noise ratio, which suits DPM-Solver++ (Lu et al. 2022, section 6),
+    and then one last step to `end`. start defaults to the schedule's noise end, t_max. steps: 1 to 1000.
 
     shift: of the "uniform" spacing, by default the schedule's own, 1 for one that names none. The times are
 
