@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minidiff.common import NoiseSchedule, check_choice, check_number
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
-from minidiff.schedules import SCHEDULES, SHIFTS, make_schedule, noise_end
+from minidiff.schedules import SCHEDULES, SHIFTS, make_schedule, noise_end, own_shift
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
 from minidiff.training.checkpoint import CheckpointError
 
@@ -143,7 +143,7 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
     return {
         "net": asdict(net.config),
         "schedule": schedule,
-        "shift": getattr(denoiser.schedule, "shift", 1.0),
+        "shift": own_shift(denoiser.schedule),
         "parameterization": denoiser.parameterization,
         "clip": denoiser.clip,
     }

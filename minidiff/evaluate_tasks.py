@@ -59,15 +59,11 @@ def draw(
     seeds: one for each prompt, or the first of consecutive ones. Raises ValueError for another shape than asked for.
     """
     seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds
-    how, parts = {name: value for name, value in asdict(settings).items() if name != "repeats"}, []
+    how = {name: value for name, value in asdict(settings).items() if name != "repeats"}
+    parts = []
     for start in range(0, len(prompts), BATCH):
         rows = range(start, min(start + BATCH, len(prompts)))
-        x = generate(
-            [prompts[i] for i in rows],
-            [styles[i] for i in rows],
-            [seeds[i] for i in rows],
-            **how,
-        )
+        x = generate([prompts[i] for i in rows], [styles[i] for i in rows], [seeds[i] for i in rows], **how)
         if x.dim() != 4 or x.shape[:2] != (len(rows), 3):
             raise ValueError(f"`generate` must return shape ({len(rows)}, 3, H, W); got {tuple(x.shape)}.")
         parts.append(to_uint8(x.detach().float().nan_to_num(0.0)).cpu())

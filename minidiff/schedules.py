@@ -137,6 +137,11 @@ def noise_end(schedule: NoiseSchedule) -> float:
     return float(getattr(schedule, "t_max", 1.0))
 
 
+def own_shift(schedule: NoiseSchedule) -> float:
+    """How sampling spreads its steps (see `time_grid`): the schedule's shift, or 1 for one that names none."""
+    return getattr(schedule, "shift", 1.0)  # type: ignore[no-any-return]
+
+
 def make_schedule(name: str) -> Any:
     """The schedule called "linear", "cosine" or "flow", or by a name that was added to `SCHEDULES`."""
     return SCHEDULES[check_choice("schedule", name, SCHEDULES)]()
@@ -233,7 +238,7 @@ def time_grid(
         return _even_in_log_snr(schedule, steps, start, end).float()
     if spacing == "quadratic":
         return (end + (start - end) * u**2).float()
-    shift = check_number("shift", getattr(schedule, "shift", 1.0) if shift is None else shift, *SHIFTS)
+    shift = check_number("shift", own_shift(schedule) if shift is None else shift, *SHIFTS)
     first, last = (t / (shift - (shift - 1) * t) for t in (start, end))  # the u of start and end
     u = last + (first - last) * u
     return (shift * u / (1 + (shift - 1) * u)).float()

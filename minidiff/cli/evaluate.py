@@ -49,6 +49,7 @@ def evaluate(
     from minidiff.judge import Judge
     from minidiff.pipeline import TextToImage, check_settings
     from minidiff.recipes_look import fingerprint
+    from minidiff.schedules import own_shift
     from minidiff.text import WordEncoder
 
     check_settings(steps=steps, guidance=guidance)
@@ -57,8 +58,8 @@ def evaluate(
     check_folder("out", out)
     target = pick_device(device)
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
-    own = {"shift": getattr(pipe.denoiser.schedule, "shift", 1.0)}  # what a setting "shift": null stands for
-    measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net)} | own
+    shift = own_shift(pipe.denoiser.schedule)  # what a setting "shift": null stands for
+    measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net), "shift": shift}
     if sweep and isinstance(pipe.encoder, WordEncoder):
         raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
     if sweep:
