@@ -116,7 +116,9 @@ def _commit() -> str | None:
     """The commit of the source tree that this minidiff runs from, None where it was installed."""
     here = Path(__file__).parent
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        asked = ["git", "rev-parse", "--show-toplevel", "HEAD"]
+        done = subprocess.run(asked, cwd=here, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    root, _, commit = done.stdout.strip().partition("\n")
+    return commit or None if root and Path(root) == here.resolve().parent else None  # not of a project around .venv

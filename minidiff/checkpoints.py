@@ -39,12 +39,9 @@ def find(name: str | Path) -> Path:
     folder = Path(name)
     if (folder / "config.json").is_file():
         return folder
-    if (BUNDLED / name / "config.json").is_file():
-        return BUNDLED / name
-    if folder.exists():
+    if folder.exists() and str(name) not in bundled():
         raise ValueError(f"`checkpoint` must be a folder with config.json and model.safetensors; {name} has none.")
-    check_choice("checkpoint", str(name), bundled())
-    raise AssertionError("unreachable: an unknown name was refused above")
+    return BUNDLED / check_choice("checkpoint", str(name), bundled())
 
 
 def reads_words(name: str | Path) -> bool:
@@ -173,12 +170,17 @@ def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> Non
 
 
 def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> NetDenoiser:
-    """A trained denoiser, bundled or from a folder, ready to sample from."""
+    """A trained denoiser, bundled or from a folder, ready to sample from; of a pipeline with words, its denoiser."""
     config, tensors, _ = load_model(name)
     with understanding(name):
-        denoiser = build_denoiser(config["denoiser"])
-        load_weights(denoiser.net, part(tensors, "net."), name)
-    return denoiser.eval().requires_grad_(False).to(device)
+        return read_denoiser(config, tensors, name).to(device)
+
+
+def read_denoiser(config: dict[str, Any], tensors: dict[str, Tensor], name: str | Path) -> NetDenoiser:
+    """The denoiser among a model's tensors, with its weights, ready to sample from."""
+    denoiser = build_denoiser(config["denoiser"])
+    load_weights(denoiser.net, part(tensors, "net." if config["kind"] == "denoiser" else "denoiser.net."), name)
+    return denoiser.eval().requires_grad_(False)
 
 
 def load_encoder(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> MiniClip | WordEncoder:

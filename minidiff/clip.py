@@ -146,9 +146,7 @@ class ConditionedEmoji:
         image = self.embeddings[indices.to(x.device)]
         a = torch.rand(len(image), 1, generator=generator, device=generator.device).to(x.device) * self.image_noise
         image = (1 - a**2).sqrt() * image + a * randn(image.shape, generator, x.device)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
-            text = self.clip.encode_ids(ids, ids != PAD)
-        return x, Condition(text=text, image=image)
+        return x, Condition(text=self.clip.encode_ids(ids, ids != PAD), image=image)
 
 
 @torch.no_grad()

@@ -84,17 +84,13 @@ class Condition:
     def drop(self, text: Tensor | None = None, image: Tensor | None = None, label: Tensor | None = None) -> Condition:
         """Forget single parts row by row: each argument is (B,) booleans, True = forget."""
 
-        def forget(leaf: Tensor, rows: Tensor) -> Tensor:
-            rows = rows.to(leaf.device).view(-1, *[1] * (leaf.dim() - 1))
-            return torch.where(rows, torch.zeros_like(leaf), leaf)
+        def forget(leaf: Tensor | None, rows: Tensor | None) -> Any:
+            if leaf is None or rows is None:
+                return leaf
+            return leaf.masked_fill(rows.to(leaf.device).view(-1, *[1] * (leaf.dim() - 1)), 0)
 
-        return Condition(
-            text=TextEmbedding(*(forget(leaf, text) for leaf in self.text))
-            if self.text is not None and text is not None
-            else self.text,
-            image=forget(self.image, image) if self.image is not None and image is not None else self.image,
-            label=forget(self.label, label) if self.label is not None and label is not None else self.label,
-        )
+        told = self.text and TextEmbedding(*(forget(leaf, text) for leaf in self.text))
+        return Condition(told, forget(self.image, image), forget(self.label, label))
 
     @staticmethod
     def cat(first: Condition, second: Condition) -> Condition:
@@ -160,6 +156,11 @@ def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
     return torch.as_tensor(values).to(x.dtype).to(x.device).view(-1, *[1] * (x.dim() - 1))
 
 
+def alpha_sigma(schedule: NoiseSchedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha(t) and sigma(t) at times t (B,), each in the shape (B, 1, ..., 1) that multiplies x row by row."""
+    return per_sample(schedule.alpha(t), x), per_sample(schedule.sigma(t), x)
+
+
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A random generator of its own, so that no result depends on what was drawn before."""
     check_int("seed", seed, 0, 2**63 - 1)
@@ -187,7 +188,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     """
     here = ["cpu"]
     if torch.backends.mps.is_available():
-        here.insert(0, "mps")
+        here[:0] = ["mps", "mps:0"]
     if torch.cuda.is_available():
         here[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name is None:

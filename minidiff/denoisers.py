@@ -13,10 +13,10 @@ from minidiff.common import (
     Condition,
     NoiseSchedule,
     Prediction,
+    alpha_sigma,
     as_times,
     check_choice,
     check_number,
-    per_sample,
     randn,
 )
 from minidiff.schedules import forward_jump
@@ -104,7 +104,7 @@ class NetDenoiser(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
         """Predict x0 and eps, each (B, ...), for x_t (B, ...) at times t, a number or (B,)."""
         times = as_times(t, x_t)
-        alpha, sigma = self._signal_and_noise(times, x_t)
+        alpha, sigma = alpha_sigma(self.schedule, times, x_t)
         prediction = interpret(self.parameterization, self._ask(x_t, times, cond), x_t, alpha, sigma)
         if self.clip is None:
             return prediction
@@ -125,10 +125,10 @@ class NetDenoiser(nn.Module):
             t = self.draw_times(len(x0), generator, x0.device)
         eps = randn(x0.shape, generator, x0.device)
         x_t = forward_jump(self.schedule, x0, t, eps)
-        alpha, sigma = self._signal_and_noise(t, x0)
+        alpha, sigma = alpha_sigma(self.schedule, t, x0)
         error = self._ask(x_t, t, cond) - target(self.parameterization, x0, eps, alpha, sigma)
         squared = error.float().square().flatten(1).mean(1)
-        return squared if self.weighting == "uniform" else squared * self._min_snr(t)
+        return squared if self.weighting == "uniform" else squared * self._min_snr(alpha, sigma)
 
     def _ask(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         output = self.net(x_t, t, cond)
@@ -147,13 +147,9 @@ class NetDenoiser(nn.Module):
             return torch.rand(n, generator=generator, device=home).to(device)
         return (torch.randint(1, steps + 1, (n,), generator=generator, device=home) / steps).to(device)
 
-    def _signal_and_noise(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        schedule = self.schedule
-        return per_sample(schedule.alpha(t), x), per_sample(schedule.sigma(t), x)
-
-    def _min_snr(self, t: Tensor, cap: float = 5.0) -> Tensor:
+    def _min_snr(self, alpha: Tensor, sigma: Tensor, cap: float = 5.0) -> Tensor:
         """min(SNR, cap) in units of x0's error, divided by what one unit of the target's error is worth there."""
-        alpha, sigma = self.schedule.alpha(t).clamp(min=1e-6), self.schedule.sigma(t)  # 0 * inf is no weight
+        alpha = alpha.clamp(min=1e-6)  # 0 * inf is no weight
         snr = alpha**2 / sigma**2
         # |x0 error|^2 = factor * |target error|^2, from `interpret`.
         factor = {
@@ -162,4 +158,4 @@ class NetDenoiser(nn.Module):
             "v": (sigma / (alpha**2 + sigma**2)) ** 2,
             "flow": (sigma / (alpha + sigma)) ** 2,
         }[self.parameterization]
-        return (snr.clamp(max=cap) * factor).float()
+        return (snr.clamp(max=cap) * factor).flatten().float()

@@ -92,7 +92,7 @@ def inpaint(
     check_int("count", count, 1, 64)
     seeds = [check_int("seed", seed, 0, 2**63 - count) + i for i in range(count)]
     known = from_image(image, pipe.size).to(pipe.device)
-    hole = from_image(mask.convert("L"), pipe.size)[:, :1].to(pipe.device) > 0
+    hole = from_image(mask, pipe.size).mean(1, keepdim=True).to(pipe.device) > 0
     if not bool(hole.any()):
         raise ValueError("`mask` must be white where the picture shall be drawn anew; it is black everywhere.")
     eps = randn((count, *known.shape[1:]), [seeded(s) for s in seeds], pipe.device)  # as `generate` begins

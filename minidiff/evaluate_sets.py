@@ -14,15 +14,7 @@ from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiSet, shrink, to_float
 from minidiff.evaluate_tasks import SEED_STRIDE, Generate, Problem, Settings, draw, families, plainest
 from minidiff.judge import Judge
-from minidiff.metrics import (
-    bootstrap,
-    copies,
-    diversity,
-    frechet_distance,
-    kernel_distance,
-    nearest,
-    with_interval,
-)
+from minidiff.metrics import bootstrap, copies, diversity, frechet_distance, kernel_distance, nearest, with_interval
 
 Pair = tuple[int, int]  # style, concept
 
@@ -81,8 +73,8 @@ def trained_distances(
 ) -> dict[str, Any]:
     """Prompts of training pictures against training pictures of other bases: how real many look together."""
     real, reference = (torch.stack([emoji.pixels(STYLES[s])[c] for s, c in pairs]) for pairs in trained)
-    n, nothing = len(real), Settings(settings.steps, settings.guidance, settings.interval)
-    empty = draw(generate, [""] * n, [None] * n, nothing, seed + 9 * SEED_STRIDE)
+    n = len(real)
+    empty = draw(generate, [""] * n, [None] * n, settings, seed + 9 * SEED_STRIDE)
     return _distances(
         judge, {"model": pictures, "unconditional": empty, "floor: real pictures": real}, reference, seed
     )

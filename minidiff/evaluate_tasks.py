@@ -41,7 +41,7 @@ class Settings:
     """How pictures are drawn, with `repeats` different seeds for each prompt."""
 
     steps: int = 12
-    guidance: float = 3.0
+    guidance: float = 4.0
     interval: tuple[float, float] = (0.0, 1.0)
     shift: float | None = None  # the model's own
     repeats: int = 8
@@ -58,10 +58,12 @@ def draw(
 
     seeds: one for each prompt, or the first of consecutive ones. Raises ValueError for another shape than asked for.
     """
+    from tqdm import tqdm
+
     seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds
     how = {name: value for name, value in asdict(settings).items() if name != "repeats"}
     parts = []
-    for start in range(0, len(prompts), BATCH):
+    for start in tqdm(range(0, len(prompts), BATCH), "drawing", leave=False, disable=None):  # None: not into files
         rows = range(start, min(start + BATCH, len(prompts)))
         x = generate([prompts[i] for i in rows], [styles[i] for i in rows], [seeds[i] for i in rows], **how)
         if x.dim() != 4 or x.shape[:2] != (len(rows), 3):
@@ -143,9 +145,7 @@ def other_styles(emoji: EmojiSet, tasks: Sequence[Problem], turn: int) -> Tensor
 
 
 def lookup(
-    emoji: EmojiSet,
-    tasks: Sequence[Problem],
-    similarity: Callable[[list[str], list[str]], Tensor] | None = None,
+    emoji: EmojiSet, tasks: Sequence[Problem], similarity: Callable[[list[str], list[str]], Tensor] | None = None
 ) -> Tensor:
     """The training pictures whose captions are nearest to the prompts, uint8 (P, 3, 64, 64).
 

@@ -54,7 +54,9 @@ def who_has_which_color(answer: Callable[..., Any]) -> str | None:
             return float(shapes.denoiser.loss(x0, cond, seeded(5), t).mean())
 
     right = loss([exchanged(scene) for scene in pairs]) / loss(pairs)
-    value = float(answer(shapes, pairs, x0))
+    value = number(answer(shapes, pairs, x0))
+    if value is None:
+        return "return one number."
     if abs(value - 1 / right) < 0.02 / right:
         return "that is the other way round: divide the loss with exchanged colors by the one with the truth."
     if abs(value - 1) < 1e-4:

@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from minidiff.common import check_int
+from minidiff.data.emoji import to_uint8
 
 _SLIDER = Template(
     '<label style="display:flex;gap:.6em;align-items:center;min-height:1.9em"><i style="white-space:nowrap">$name</i>'
@@ -32,15 +33,15 @@ _SLIDER = Template(
 def as_frame(picture: Any) -> np.ndarray:
     """A picture as uint8 (H, W, 3).
 
-    picture: uint8 array (H, W), (H, W, 3) or (H, W, 4), a PIL image, or a float tensor (3, H, W) or (1, H, W) in
-    [-1, 1] (values outside are clipped). Raises ValueError for anything else.
+    picture: uint8 array (H, W), (H, W, 3) or (H, W, 4), a PIL image, or a tensor (3, H, W) or (1, H, W), uint8 or
+    float in [-1, 1] (values outside are clipped). Raises ValueError for anything else.
     """
     if isinstance(picture, Tensor):
-        values = picture.detach().cpu().float().numpy()
-        if values.ndim != 3 or values.shape[0] not in (1, 3):
-            raise ValueError(f"`frames` as tensors must be shaped (3, H, W) or (1, H, W); got {values.shape}.")
-        pixels = np.round((np.clip(values, -1, 1) + 1) * 127.5).astype(np.uint8)
-        return np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0)
+        if picture.dim() != 3 or picture.shape[0] not in (1, 3):
+            raise ValueError(
+                f"`frames` as tensors must be shaped (3, H, W) or (1, H, W); got {tuple(picture.shape)}."
+            )
+        return to_uint8(picture.detach()).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
     if hasattr(picture, "convert"):  # PIL
         picture = np.asarray(picture.convert("RGB"))
     frame = np.asarray(picture)

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, Denoiser, NoiseSchedule, Prediction, as_times, check_number, per_sample
+from minidiff.common import (
+    Condition,
+    Denoiser,
+    NoiseSchedule,
+    Prediction,
+    alpha_sigma,
+    as_times,
+    check_number,
+    per_sample,
+)
 from minidiff.denoisers import interpret, target
 
 
@@ -72,7 +81,7 @@ class Guided:
     def _rescaled(self, guided: Prediction, plain: Prediction, x_t: Tensor, t: Tensor) -> Prediction:
         """output <- rescale * output * std(plain) / std(output) + (1 - rescale) * output, std over each sample."""
         kind = getattr(self.denoiser, "parameterization", "x0")
-        alpha, sigma = (per_sample(f(t), x_t) for f in (self.schedule.alpha, self.schedule.sigma))
+        alpha, sigma = alpha_sigma(self.schedule, t, x_t)
         output = target(kind, *guided, alpha, sigma)
         dims = tuple(range(1, x_t.dim()))
         wanted = target(kind, *plain, alpha, sigma).std(dims, keepdim=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import os
 import pkgutil
 from collections.abc import Callable
@@ -43,12 +44,12 @@ def exercise(exercise_id: str, right: str) -> Callable[[Checker], Checker]:
 
 
 def numbers(answer: Any, count: int) -> list[float] | None:
-    """The answer as so many numbers, or None if it is something else."""
+    """The answer as so many numbers, or None if it is something else, or none (NaN)."""
     try:
         values = [float(value) for value in answer]
     except (TypeError, ValueError):
         return None
-    return values if len(values) == count else None
+    return values if len(values) == count and not any(map(math.isnan, values)) else None
 
 
 def number(answer: Any) -> float | None:

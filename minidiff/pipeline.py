@@ -15,7 +15,8 @@ from torch import Tensor
 
 from minidiff import checkpoints
 from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded
-from minidiff.data.emoji import to_uint8
+from minidiff.data.decode import on_white
+from minidiff.data.emoji import to_float, to_uint8
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
 from minidiff.samplers import STEPS, Step, sample
@@ -90,10 +91,10 @@ class TextToImage(ModelHubMixin):
     ) -> list[Image]:
         """Draw one picture per prompt.
 
-        style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000 calls of the network.
+        style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000, of the sampler.
         guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. Picture i is drawn with the
         seed `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. shift: see
-        `time_grid`. image: start from this picture, noised to time `strength` (0 to 1), in place of pure noise.
+        `time_grid`. image: start from this picture, noised to time `strength` (0.01 to 1), in place of pure noise.
         callback(i, x) is called after step i with x (B, 3, H, W); it may return True to stop there. Raises
         ValueError for anything out of range.
         """
@@ -258,10 +259,7 @@ class TextToImage(ModelHubMixin):
             )
         card = folder / "card.json"
         with checkpoints.understanding(name):
-            denoiser = checkpoints.build_denoiser(config["denoiser"])
-            prefix = "net." if config["kind"] == "denoiser" else "denoiser.net."
-            checkpoints.load_weights(denoiser.net, checkpoints.part(tensors, prefix), name)
-            denoiser.requires_grad_(False)
+            denoiser = checkpoints.read_denoiser(config, tensors, name)
             encoder = checkpoints.load_encoder(config["encoder"], tensors, folder) if "encoder" in config else None
             facts = json.loads(card.read_text()) if card.exists() else {}
             return cls(denoiser, encoder, config.get("styles", ()), facts)
@@ -286,13 +284,11 @@ def to_images(x: Tensor) -> list[Image]:
 
 
 def from_image(image: Image, size: int) -> Tensor:
-    """A PIL image as (1, 3, size, size) in [-1, 1], transparency on white, scaled to fit."""
+    """A PIL image as (1, 3, size, size) in [-1, 1], upright, transparency on white, scaled to fit."""
     import numpy as np
     from PIL import Image
 
     if not isinstance(image, Image.Image):
         raise ValueError(f"`image` must be a PIL image, as Image.open(path) gives one; got {image!r:.80}.")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    flat = Image.alpha_composite(white, image).convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(flat)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    flat = on_white(image).resize((size, size), Image.Resampling.LANCZOS)
+    return to_float(torch.from_numpy(np.array(flat)).permute(2, 0, 1))[None]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minidiff.data.emoji import to_float
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -88,7 +90,8 @@ def show(
 
 
 def as_image(picture: Tensor) -> Any:
-    """A picture (3, H, W) in [-1, 1] as what `imshow` takes: an array (H, W, 3) in [0, 1]."""
+    """A picture (3, H, W), uint8 or in [-1, 1], as what `imshow` takes: an array (H, W, 3) in [0, 1]."""
+    picture = to_float(picture) if picture.dtype == torch.uint8 else picture
     return ((picture.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
 
 

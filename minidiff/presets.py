@@ -249,7 +249,7 @@ def run(
     if compiled:
         _compile(job.objective)
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
-    measured = job.finish(result.ema_objective.eval().requires_grad_(False), folder)
+    measured = job.finish(result.ema_objective, folder)
     said = {**changes, "clip": clip, "start": start, "compile": compiled or None}
     said = {k: v for k, v in said.items() if v is not None}
     card = {"preset": name, "command": command(name, said), "data_sha256": data_hash(job.source)} | begun

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, Denoiser, Generators, NoiseSchedule, as_times, check_number, per_sample, randn
+from minidiff.common import Condition, Denoiser, Generators, alpha_sigma, as_times, check_number, randn
 from minidiff.schedules import posterior
 
 
@@ -47,10 +47,14 @@ def sample(
 
     times: N + 1 strictly decreasing numbers, see `time_grid`; N states are yielded after the initial x. One
     generator, or one per sample: then a sample does not depend on the batch it is drawn in. Raises ValueError for
-    other times, and for a step that does not return (x_s, memory).
+    other times, a denoiser without schedule, and a step that does not return (x_s, memory).
     """
     if times.dim() != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError("`times` must be two or more strictly decreasing numbers; see `time_grid`.")
+    if not hasattr(denoiser, "schedule"):
+        raise ValueError(
+            f"`denoiser` must have a schedule, as a NetDenoiser; got {type(denoiser).__name__}: the step comes first."
+        )
     memory = None
     for t, s in pairwise(times):
         with torch.no_grad():
@@ -107,7 +111,7 @@ def ddim_step(
     """
     t, s = as_times(t, x_t), as_times(s, x_t)
     x0, eps = denoiser(x_t, t, cond)
-    alpha_s, sigma_s = _at(denoiser.schedule, s, x_t)
+    alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
     if eta == 0:
         return alpha_s * x0 + sigma_s * eps, None
     fresh = eta * posterior(denoiser.schedule, x0, x_t, t, s)[1]
@@ -135,8 +139,8 @@ def heun_step(
     1, two calls a step.
     """
     t, s = as_times(t, x_t), as_times(s, x_t)
-    alpha_t, sigma_t = _at(denoiser.schedule, t, x_t)
-    alpha_s, sigma_s = _at(denoiser.schedule, s, x_t)
+    alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)
+    alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
     here = denoiser(x_t, t, cond)
     euler = alpha_s * here.x0 + sigma_s * here.eps
     if not bool((sigma_s > 0).all()):
@@ -167,8 +171,8 @@ def dpmpp_2m_step(
     Source: Lu et al. 2022 (DPM-Solver++), algorithm 2. The first step and the one to sigma = 0 are first order.
     """
     t, s = as_times(t, x_t), as_times(s, x_t)
-    alpha_t, sigma_t = _at(denoiser.schedule, t, x_t)
-    alpha_s, sigma_s = _at(denoiser.schedule, s, x_t)
+    alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)
+    alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
     x0 = denoiser(x_t, t, cond).x0
     lambda_t, lambda_s = alpha_t.log() - sigma_t.log(), alpha_s.log() - sigma_s.log()
     blend = x0
@@ -183,13 +187,4 @@ def dpmpp_2m_step(
     return x_s, (x0, lambda_t)
 
 
-STEPS: dict[str, Step] = {
-    "ddpm": ddpm_step,
-    "ddim": ddim_step,
-    "heun": heun_step,
-    "dpmpp_2m": dpmpp_2m_step,
-}
-
-
-def _at(schedule: NoiseSchedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    return per_sample(schedule.alpha(t), x), per_sample(schedule.sigma(t), x)
+STEPS: dict[str, Step] = {"ddpm": ddpm_step, "ddim": ddim_step, "heun": heun_step, "dpmpp_2m": dpmpp_2m_step}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.common import NoiseSchedule, check_choice, check_int, check_number, per_sample
+from minidiff.common import NoiseSchedule, alpha_sigma, check_choice, check_int, check_number, per_sample
 
 SHIFTS = (0.01, 100.0)
 
@@ -152,7 +152,8 @@ def forward_jump(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) ->
 
     Source: Ho et al. 2020, equation 4. x0, eps: (B, ...); t: (B,) in [0, 1]. Returns x_t: (B, ...).
     """
-    return per_sample(schedule.alpha(t), x0) * x0 + per_sample(schedule.sigma(t), x0) * eps
+    alpha, sigma = alpha_sigma(schedule, t, x0)
+    return alpha * x0 + sigma * eps
 
 
 def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -249,7 +250,8 @@ def _even_in_log_snr(schedule: NoiseSchedule, steps: int, start: float, end: flo
     # Away from 0 and 1, where it is infinite; but never past `start` or `end`.
     low, high = max(end, min(1e-3, start / 2)), min(start, max(1 - 1e-3, (1 + end) / 2))
     t = torch.linspace(low, high, 20_001, dtype=torch.float64)
-    log_snr = 2 * (schedule.alpha(t).log() - schedule.sigma(t).log())
+    alpha, sigma = (torch.as_tensor(f(t)) for f in (schedule.alpha, schedule.sigma))
+    log_snr = 2 * (alpha.log() - sigma.log())
     wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)
     place = torch.searchsorted(-log_snr, -wanted).clamp(1, len(t) - 1)
     left, right = log_snr[place - 1], log_snr[place]

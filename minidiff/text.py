@@ -162,8 +162,8 @@ class HubTextEncoder:
             config = AutoConfig.from_pretrained(name)
             self.tokenizer = AutoTokenizer.from_pretrained(name)
             self.is_clip = config.model_type in ("clip", "clip_text_model")
-            family = {"clip": CLIPTextModelWithProjection, "clip_text_model": CLIPTextModelWithProjection}
-            kind = family.get(config.model_type, T5EncoderModel if "t5" in config.model_type else Auto)
+            t5 = "t5" in config.model_type
+            kind = CLIPTextModelWithProjection if self.is_clip else T5EncoderModel if t5 else Auto
             self.model = kind.from_pretrained(name, use_safetensors=True).eval().to(device)
         except (OSError, ValueError) as error:
             raise ValueError(

@@ -21,6 +21,16 @@ def two(tmp_path):
 CSV = 'file,caption\ncat.png,a cat\nmore/dog.png,"a dog, blue"\n'
 
 
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x0b"])
+def test_a_line_ends_where_the_format_says_and_not_where_unicode_would(two, odd):
+    said = f"a cat{odd}that sleeps"
+    rows = [{"file": "cat.png", "caption": said}, {"file": "more/dog.png", "caption": "a dog"}]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    for name, text in (("a.jsonl", lines), ("a.csv", f'file,caption\ncat.png,"{said}"\nmore/dog.png,a dog\n')):
+        (two / name).write_text(text, encoding="utf-8")
+        assert FolderPictures(two, 16, two / name).captions == ["a cat that sleeps", "a dog"]
+
+
 @pytest.mark.parametrize("way", ["csv", "Windows csv", "jsonl", "metadata.csv", "txt", "mapping", "given file"])
 def test_captions_are_found_wherever_they_stand(two, way):
     given = None

@@ -75,6 +75,11 @@ def test_the_bundled_models_are_found_by_name_and_load() -> None:
         assert checkpoints.find(name) == checkpoints.BUNDLED / name
 
 
+def test_the_denoiser_of_a_model_with_words_can_be_taken_out(folder: Path) -> None:
+    x, alone = randn((1, 3, 16, 16), seeded(0)), checkpoints.load_denoiser(folder)
+    assert torch.equal(alone(x, 0.5).x0, TextToImage.from_pretrained(folder).denoiser(x, 0.5).x0)
+
+
 def test_the_mini_clip_of_a_model_can_be_taken_out(folder: Path) -> None:
     clip, encoder = checkpoints.load_clip(folder), small_pipe().encoder
     assert encoder is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -92,3 +95,15 @@ def test_wrong_input_is_a_sentence(pipe: TextToImage) -> None:
         interpolate(pipe, red, red, 1)
     with pytest.raises(ValueError, match="`pipe` must be a model that is told CLIP image embeddings"):
         variations(styles_pipe(), red)
+
+
+def test_a_photo_is_taken_upright_and_its_16_bits_scaled(pipe: TextToImage) -> None:
+    tall = Image.new("RGB", (16, 16), "white")
+    tall.paste("black", (0, 0, 16, 8))  # black above
+    lying, exif = tall.rotate(90), Image.Exif()
+    exif[0x0112] = 6  # "turn me clockwise"
+    file = io.BytesIO()
+    lying.save(file, "png", exif=exif)
+    assert torch.equal(from_image(Image.open(file), 16), from_image(tall, 16))
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    assert abs(float(from_image(Image.fromarray(ramp), 16).mean())) < 0.01

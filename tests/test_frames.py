@@ -13,7 +13,9 @@ from PIL import Image
 
 from minidiff import learn
 from minidiff.common import seeded
+from minidiff.data.emoji import to_uint8
 from minidiff.frames import FrameGrid, FrameSlider, as_frame, figure_frame
+from minidiff.plotting import as_image
 
 
 def _frames(n: int) -> list[torch.Tensor]:
@@ -64,8 +66,10 @@ def test_labels_and_captions_cannot_break_out_of_the_page() -> None:
 def test_pictures_of_every_kind_become_the_same_frame() -> None:
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     tensor = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
-    for picture in (pixels, Image.fromarray(pixels), tensor, tensor.half()):
+    stored = torch.from_numpy(pixels).permute(2, 0, 1)
+    for picture in (pixels, Image.fromarray(pixels), tensor, stored, tensor.half()):
         assert np.abs(as_frame(picture).astype(int) - pixels).max() <= (0 if picture is not tensor.half() else 1)
+    assert np.abs(as_image(stored) * 255 - pixels).max() < 1e-3 and torch.equal(to_uint8(stored), stored)
     assert as_frame(pixels[:, :, 0]).shape == (4, 5, 3)
     assert as_frame(tensor[:1] * 0 + 9).min() == 255  # clipped
 
@@ -138,7 +142,18 @@ def test_an_answer_is_so_many_numbers_or_none_at_all() -> None:
     assert learn.numbers((1, "2", torch.tensor(3.0)), 3) == [1, 2, 3] and learn.number(np.float32(0.5)) == 0.5
     for answer in ("x", [1], [1, 2, 3], 7, None, (1, "one")):
         assert learn.numbers(answer, 2) is None
+    assert learn.numbers([0.5, float("nan")], 2) is None and learn.number(np.nan) is None
     assert learn.number("x") is None and learn.number((1, 2)) is None and learn.number(None) is None
+
+
+def test_no_exercise_takes_nan_for_an_answer() -> None:
+    learn.verdict("1.1", ...)  # loads the exercises
+    nan = float("nan")
+    answers = [nan, (nan, nan), (nan, nan, nan), lambda *_, **__: nan, lambda *_, **__: (nan, nan)]
+    answers.append(lambda x, *_, **__: torch.full_like(torch.as_tensor(x), nan, dtype=torch.float64))
+    for exercise_id in (name for name in learn._EXERCISES if not name.startswith("0.")):
+        for answer in answers:
+            assert learn.verdict(exercise_id, answer)[0] is False, exercise_id
 
 
 def test_fast_mode_chooses_the_quick_size(monkeypatch: pytest.MonkeyPatch) -> None:

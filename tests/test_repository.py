@@ -20,7 +20,7 @@ LIBRARY = sorted((ROOT / "minidiff").rglob("*.py"))
 FLOORS = {
     "common": 0,
     **dict.fromkeys(("schedules", "nets.layers"), 1),
-    **dict.fromkeys(("nets.unet", "nets.mlp", "nets.dit", "text", "denoisers"), 2),
+    **dict.fromkeys(("nets.unet", "nets.mlp", "text", "denoisers"), 2),
     **dict.fromkeys(("toy", "data", "guidance", "samplers", "training"), 3),
     **dict.fromkeys(("clip", "prior", "judge", "gan", "versus", "metrics", "plotting", "frames", "learn"), 4),
     **dict.fromkeys(("cards", "checkpoints", "exercises", "images", "look", "pipeline", "recipes", "presets"), 5),

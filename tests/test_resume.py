@@ -82,7 +82,8 @@ def test_an_interrupted_run_ends_bit_for_bit_where_the_straight_one_does(
 
 def test_a_finished_run_is_not_trained_again_and_a_longer_one_goes_on(straight: TrainResult, tmp_path: Path) -> None:
     run(tmp_path)
-    again = run(tmp_path)
+    with pytest.warns(UserWarning, match="is finished: nothing was trained"):
+        again = run(tmp_path)
     assert again.resumed_from == STEPS and distance(again, straight) == 0
     assert run(tmp_path, steps=STEPS + 3).step == STEPS + 3
 

@@ -133,3 +133,9 @@ def test_a_pipeline_spreads_its_steps_by_the_shift_of_the_call_or_of_the_model()
     assert not torch.allclose(draw(), wanted.clamp(-1, 1), atol=1e-2)
     pipe.denoiser.schedule.shift = 4.0  # type: ignore[attr-defined]
     assert torch.allclose(draw(), wanted.clamp(-1, 1), atol=1e-5)
+
+
+def test_a_denoiser_in_the_place_of_the_step_is_named():
+    denoiser = ExactDenoiser(points("eight"), RectifiedFlow())
+    with pytest.raises(ValueError, match=r"`denoiser` must have a schedule, .*got function: the step comes first"):
+        next(sample(denoiser, ddim_step, torch.zeros(1, 2), time_grid(RectifiedFlow(), 2)))

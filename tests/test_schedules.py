@@ -225,6 +225,21 @@ def test_min_snr_weights_are_numbers_at_both_ends_of_time(kind):
     assert loss.isfinite().all()
 
 
+def test_a_schedule_may_answer_with_a_number_wherever_it_is_asked():
+    class Exploding:  # x_t = x0 + t eps, as in EDM
+        def alpha(self, t):
+            return 1.0
+
+        def sigma(self, t):
+            return torch.as_tensor(t) * 3 + 0.01
+
+    ramp = time_grid(Exploding(), 8, spacing="log-snr")
+    assert len(ramp) == 9 and bool((ramp[1:] < ramp[:-1]).all())
+    denoiser = NetDenoiser(torch.nn.Identity(), Exploding(), "eps", weighting="min-snr")
+    denoiser.net.forward = lambda x, t, cond: x
+    assert denoiser.loss(torch.ones(3, 2)).isfinite().all()
+
+
 def test_a_schedule_may_answer_with_a_number():
     class Exploding:
         def alpha(self, t):

@@ -176,11 +176,19 @@ def test_a_seed_repeats_a_run_and_another_seed_does_not() -> None:
 
 
 def test_training_leaves_the_global_random_state_and_the_mode_as_found() -> None:
-    model = Regression()
-    model.eval()
-    before = torch.get_rng_state()
+    class Wrapped(Regression):  # as `Denoising` wraps a denoiser that is ready to draw
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Dropout().eval()
+
+    model, before = Wrapped(), torch.get_rng_state()
     train(model, TensorSource(data()), config(), device="cpu")
-    assert torch.equal(torch.get_rng_state(), before) and not model.training
+    assert torch.equal(torch.get_rng_state(), before) and model.training and not model.inner.training
+
+
+def test_swapped_arguments_are_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"`objective` must be a module .*got TensorSource: it comes first"):
+        train(TensorSource(data()), Regression(), config())  # type: ignore[arg-type]
 
 
 # --- precision, compilation, configuration -----------------------------------------------------------------------
@@ -244,7 +252,9 @@ def test_an_epoch_smaller_than_a_batch_and_an_objective_without_weights_are_name
         train(Regression().requires_grad_(False), TensorSource(data()), config(), device="cpu")
 
 
-def test_a_device_is_named_or_given_as_torch_names_it() -> None:
+def test_a_device_is_named_or_given_as_torch_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device(torch.device("cpu")) == pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"`device` must be one of .*cpu; got 'gpu'"):
         pick_device("gpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps:0") == torch.device("mps:0")  # as a tensor there says

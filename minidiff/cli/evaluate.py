@@ -17,7 +17,7 @@ def evaluate(
     ),
     steps: Annotated[int, typer.Option(help="Calls of the network per picture.")] = 12,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
-    repeats: Annotated[int, typer.Option(help="Pictures per prompt, with different seeds.")] = 8,
+    repeats: Annotated[int, typer.Option(help="Pictures per prompt of the emoji, with different seeds.")] = 8,
     size: Annotated[
         int, typer.Option(help="Pictures on each side of the distances between distributions; scenes of shapes.")
     ] = 600,

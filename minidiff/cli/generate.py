@@ -29,8 +29,7 @@ def generate(
         float | None, typer.Option(help="0 to 1: undo the glare of strong guidance [default: 0, midjourney 0.7].")
     ] = None,
     recipe: Annotated[
-        str | None,
-        typer.Option(help="dalle or midjourney: how the prompt is prepared and the picture drawn."),
+        str | None, typer.Option(help="dalle or midjourney: how the prompt is prepared and the picture drawn.")
     ] = None,
     rewriter: Annotated[
         str | None, typer.Option(help="For dalle: keywords, or a text-generation model of transformers by name.")

@@ -42,12 +42,7 @@ def canonical_caption(record: EmojiRecord, style: str | None = None) -> str:
 
 
 def caption(
-    record: EmojiRecord,
-    style: str | None = None,
-    *,
-    rng: random.Random,
-    language: str = "en",
-    keywords: bool = True,
+    record: EmojiRecord, style: str | None = None, *, rng: random.Random, language: str = "en", keywords: bool = True
 ) -> str:
     """One random caption of at most 16 words: name and shuffled keywords, or one of the two.
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import Condition, check_choice, check_int
+from minidiff.training.sources import sent
 
 STYLES = ("noto", "twemoji", "fluent-flat", "fluent-3d")
 SPLITS = ("train", "validation", "test", "unseen")
@@ -165,7 +166,9 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Float in [-1, 1] to the nearest uint8 0..255; what lies outside is cut off."""
+    """Float in [-1, 1] to the nearest uint8 0..255; what lies outside is cut off. uint8 stays as it is."""
+    if x.dtype == torch.uint8:
+        return x
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -221,9 +224,9 @@ class EmojiPictures:
         """Flat indices (len(self),) of an epoch, shuffled: a function of seed and epoch alone."""
         generator = _epoch_generator(seed, epoch)
         if not self.one_per_base:
-            return self.indices[torch.randperm(len(self.indices), generator=generator)]
+            return sent(self.indices[torch.randperm(len(self.indices), generator=generator)], self.device)
         drawn = torch.tensor(_draw(list(self._families.values()), generator))
-        return drawn[torch.randperm(len(drawn), generator=generator)]
+        return sent(drawn[torch.randperm(len(drawn), generator=generator)], self.device)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Condition]:
         """x0 (B, 3, size, size) float in [-1, 1] and its Condition(label = style + 1), on the source's device."""

@@ -6,9 +6,10 @@ Every file is either converted correctly or named in the error, all of them at o
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class CaptionedPictures:
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The epoch's order, a permutation (N,) that depends on `seed` and `epoch` alone."""
-        return shuffled(len(self), seed, epoch).to(self.pictures.device)
+        return shuffled(len(self), seed, epoch, self.pictures.device)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, list[str]]:
         """The pictures at `indices` (B,) as x0 (B, 3, S, S) in [-1, 1], and their captions."""
@@ -119,7 +120,7 @@ def _find(root: Path, problems: dict[str, str]) -> Iterator[tuple[str, Path]]:
         for entry in [*folders, *sorted(files)]:
             path = Path(folder, entry)
             name, suffix = path.relative_to(root).as_posix(), path.suffix.lower()
-            if entry.startswith(".") or (entry in files and suffix not in SUFFIXES + NOT_READ):
+            if entry.startswith(".") or (entry not in folders and suffix not in SUFFIXES + NOT_READ):
                 continue
             if path.is_symlink():  # a link may lead anywhere, also into itself
                 problems[name] = "is a link (copy what it points to)"
@@ -173,7 +174,7 @@ def _text(path: Path) -> str:
 def _rows(path: Path) -> list[tuple[str, Any]]:
     """Return the (name, caption) pairs of a .csv or .jsonl file."""
     check_choice("captions", path.suffix.lower(), (".csv", ".jsonl"))
-    lines = _text(path).splitlines(keepends=True)
+    lines = io.StringIO(_text(path), newline="")  # str.splitlines would split at what a caption may contain
     records: Iterator[Any] = iter(csv.DictReader(lines)) if path.suffix.lower() == ".csv" else _json(lines)
     pairs: list[tuple[str, Any]] = []
     try:
@@ -192,7 +193,7 @@ def _rows(path: Path) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _json(lines: Sequence[str]) -> Iterator[Any]:
+def _json(lines: Iterable[str]) -> Iterator[Any]:
     return (json.loads(line) for line in lines if line.strip())
 
 

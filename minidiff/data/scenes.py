@@ -33,13 +33,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
 
 # (color, shape) pairs that no training picture shows; every shape and color is seen with its other partners.
-HELD_OUT = (
-    ("green", "circle"),
-    ("purple", "square"),
-    ("yellow", "triangle"),
-    ("blue", "star"),
-    ("orange", "heart"),
-)
+HELD_OUT = (("green", "circle"), ("purple", "square"), ("yellow", "triangle"), ("blue", "star"), ("orange", "heart"))
 
 _NUMBERS = {1: "a", 2: "two", 3: "three"}
 CAPTION_LENGTH = 10  # words of the longest caption: three small red circles left of two large blue squares

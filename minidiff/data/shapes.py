@@ -177,7 +177,7 @@ class ShapeScenes:
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The epoch's order, a permutation (n,) that depends on `seed` and `epoch` alone."""
-        return shuffled(len(self), seed, epoch).to(self.pictures.device)
+        return shuffled(len(self), seed, epoch, self.pictures.device)
 
     def batch(
         self, indices: Tensor, generator: torch.Generator | None = None

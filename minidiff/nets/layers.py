@@ -132,9 +132,7 @@ class AttentionBlock(nn.Module):
             self.cross_attention = Attention(channels, heads, context_dim)
         self.norm_mlp = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(
-            nn.Linear(channels, expansion * channels),
-            nn.GELU(),
-            zero(nn.Linear(expansion * channels, channels)),
+            nn.Linear(channels, expansion * channels), nn.GELU(), zero(nn.Linear(expansion * channels, channels))
         )
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

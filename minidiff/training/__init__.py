@@ -4,7 +4,7 @@ from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.config import TrainConfig, learning_rate_at
 from minidiff.training.ema import EMA
 from minidiff.training.loop import TrainingDiverged, TrainResult, train
-from minidiff.training.objectives import ConditionDropout, Denoising
+from minidiff.training.objectives import ConditionDropout, Denoising, JointDenoising
 from minidiff.training.sources import Source, TensorSource, fold_in, shuffled
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "ConditionDropout",
     "Denoising",
+    "JointDenoising",
     "Source",
     "TensorSource",
     "TrainConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -66,16 +67,21 @@ def train(
     there, and a later call goes on from the newest, bit for bit on the CPU. Started by `torchrun` or `accelerate
     launch`, each process takes its share of every batch, with its own noise. `on_step(result)` is called after
     each step (in every process) and ends the run by returning True. The global random state is left as found.
-    Raises ValueError for a source smaller than a batch, TrainingDiverged, and CheckpointError.
+    Raises ValueError for a source smaller than a batch or swapped arguments, TrainingDiverged, and CheckpointError.
     """
+    if not isinstance(objective, nn.Module):
+        raise ValueError(
+            f"`objective` must be a module that returns the loss; got {type(objective).__name__}: it comes first."
+        )
     team, own = processes.join(device)
     cuda = [own] if own.type == "cuda" else []
-    mode = objective.training
+    modes = {module: module.training for module in objective.modules()}
     with torch.random.fork_rng(devices=cuda), torch.cuda.device(own) if cuda else nullcontext():
         try:
             return Run(objective, source, config, team, own).go(Path(folder) if folder else None, on_step)
         finally:
-            objective.train(mode)
+            for module, was in modes.items():
+                module.training = was
 
 
 class Run:
@@ -137,6 +143,9 @@ class Run:
                 if folder and saves:
                     self._save(folder)
                     saved = result.step
+            if result.step == result.resumed_from:
+                said = f"The run in {folder} is finished: nothing was trained. To train anew, use another folder."
+                warnings.warn(said, stacklevel=3)
             result.stopped = result.stopped or ("steps" if result.step >= config.steps else "minutes")
             if result.step > saved or not folder:
                 self._read()

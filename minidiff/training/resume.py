@@ -57,7 +57,9 @@ def restore(run: Run, found: Checkpoint) -> None:
             raise CheckpointError(f"The checkpoint has the optimizer's state of {name!r}, which this model lacks.")
         p = run.weights[name]
         # In the weight's own memory order (channels_last, say), which the fused kernel relies on.
-        home = torch.empty_like(p) if value.shape == p.shape else torch.empty(value.shape, device=run.device)
+        home = torch.empty_like(p)
+        if part == "step":  # which the fused kernel wants on its device, and the other one on the CPU
+            home = torch.empty((), device=run.device if run.fused else "cpu")
         run.optimizer.state[p][part] = home.copy_(value)
     run.ema.updates = found.ema_updates
     run.counters = torch.tensor(found.counters, device=run.device)
@@ -120,8 +122,8 @@ def _compare_configs(run: Run, found: Checkpoint) -> None:
 def _random(run: Run) -> dict[str, Tensor]:
     """The states of this process's random generators, as bytes."""
     states = {"cpu": torch.get_rng_state(), f"noise-{run.device.type}": run.noise.get_state()}
-    if run.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(run.device)
+    if run.device.type != "cpu":
+        states[run.device.type] = getattr(torch, run.device.type).get_rng_state()
     return states
 
 
@@ -134,5 +136,5 @@ def _restore_random(run: Run, found: Checkpoint) -> None:
         return
     torch.set_rng_state(found.random["cpu"][rank])
     run.noise.set_state(found.random[f"noise-{run.device.type}"][rank])
-    if run.device.type == "cuda":
-        torch.cuda.set_rng_state(found.random["cuda"][rank], run.device)
+    if run.device.type != "cpu":
+        getattr(torch, run.device.type).set_rng_state(found.random[run.device.type][rank])

@@ -34,10 +34,13 @@ def fold_in(seed: int, *numbers: int) -> int:
 
 def shuffled(count: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
     """A permutation of 0 ... count - 1 that depends on (seed, epoch) alone, (count,) long, on `device`."""
-    order = torch.randperm(count, generator=seeded(fold_in(seed, epoch)))  # on the CPU: the same everywhere
-    if torch.device(device).type == "cuda":  # from pinned memory, so that a new epoch does not wait for the GPU
-        return order.pin_memory().to(device, non_blocking=True)
-    return order.to(device)
+    return sent(torch.randperm(count, generator=seeded(fold_in(seed, epoch))), device)  # drawn the same everywhere
+
+
+def sent(order: Tensor, device: torch.device | str) -> Tensor:
+    """An order that lies on the CPU, on `device`; to a GPU from pinned memory, so that a new epoch does not wait."""
+    cuda = torch.device(device).type == "cuda"
+    return order.pin_memory().to(device, non_blocking=True) if cuda else order.to(device)
 
 
 class TensorSource:
