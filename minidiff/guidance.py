@@ -47,7 +47,8 @@ class Guided:
     def __post_init__(self) -> None:
         check_number("scale", self.scale, 0, 100)
         check_number("rescale", self.rescale, 0, 1)
-        ends = [check_number("interval", end, 0, 1) for end in self.interval]
+        pair = isinstance(self.interval, tuple | list)
+        ends = [check_number("interval", end, 0, 1) for end in self.interval] if pair else []
         if len(ends) != 2 or ends[0] >= ends[1]:
             raise ValueError(f"`interval` must go from a smaller time to a larger one; got {self.interval}.")
 

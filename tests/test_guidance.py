@@ -139,3 +139,5 @@ def test_an_empty_interval_is_refused():
         Guided(denoisers()[0], interval=(0.7, 0.3))
     with pytest.raises(ValueError, match=r"`interval` must go from .*; got \(0\.5,\)"):
         Guided(denoisers()[0], interval=(0.5,))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`interval` must go from .*; got 0\.5"):
+        Guided(denoisers()[0], interval=0.5)  # type: ignore[arg-type]

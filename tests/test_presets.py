@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import typer
 from small_emoji import SmallEmoji
 from small_models import CLIP, small_clip
 
-from minidiff import checkpoints, presets
+from minidiff import cards, checkpoints, presets
 from minidiff.cards import OPTIONS, command, flops_per_picture
 from minidiff.cli import app
 from minidiff.data import shapes
@@ -234,3 +235,18 @@ def test_a_compiled_network_is_averaged_and_saved_like_any_other(
     assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=2e-3) for k in a)
     twin = EMA(compiled[0]).module()
     assert isinstance(copy.deepcopy(twin), UNet)
+
+
+def test_a_card_names_no_commit_of_the_project_that_minidiff_is_installed_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "mine")
+    for place, known in ((".venv/lib/minidiff", False), ("minidiff", True)):
+        (tmp_path / place).mkdir(parents=True)
+        monkeypatch.setattr(cards, "__file__", str(tmp_path / place / "cards.py"))
+        assert (cards._commit() is not None) == known

@@ -138,4 +138,4 @@ def test_a_pipeline_spreads_its_steps_by_the_shift_of_the_call_or_of_the_model()
 def test_a_denoiser_in_the_place_of_the_step_is_named():
     denoiser = ExactDenoiser(points("eight"), RectifiedFlow())
     with pytest.raises(ValueError, match=r"`denoiser` must have a schedule, .*got function: the step comes first"):
-        next(sample(denoiser, ddim_step, torch.zeros(1, 2), time_grid(RectifiedFlow(), 2)))
+        next(sample(denoiser, ddim_step, torch.zeros(1, 2), time_grid(RectifiedFlow(), 2)))  # type: ignore[arg-type]

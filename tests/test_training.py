@@ -233,6 +233,7 @@ def test_compiled_parts_keep_their_names(tmp_path: Path) -> None:
         ({"batch_size": -1}, "`batch_size` must be an integer from 1"),
         ({"learning_rate": math.nan}, "`learning_rate` must be a number"),
         ({"betas": (0.9, 1.0)}, "`betas` must be a number"),
+        ({"betas": 0.9}, "`betas` must be two numbers"),
         ({"decay": 1.5}, "`decay` must be a number from 0 to 1"),
         ({"minutes": 0}, "`minutes` must be a number"),
         ({"precision": "bf61"}, "Did you mean 'bf16'?"),

@@ -16,7 +16,7 @@ def generate(
     style: Annotated[str | None, typer.Option(help="noto, twemoji, fluent-flat or fluent-3d.")] = None,
     count: Annotated[int, typer.Option(help="Pictures per prompt, 1 to 64.")] = 1,
     steps: Annotated[
-        int, typer.Option(help="Calls of the network, 1 to 1000. More is slower and a little better.")
+        int, typer.Option(help="Steps of the sampler, 1 to 1000. More is slower and a little better.")
     ] = 12,
     guidance: Annotated[
         float | None,
