@@ -105,6 +105,8 @@ class NetDenoiser(nn.Module):
         """Predict x0 and eps, each (B, ...), for x_t (B, ...) at times t, a number or (B,)."""
         times = as_times(t, x_t)
         alpha, sigma = alpha_sigma(self.schedule, times, x_t)
+        if self.parameterization == "eps" and bool((alpha == 0).any()):
+            raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
         prediction = interpret(self.parameterization, self._ask(x_t, times, cond), x_t, alpha, sigma)
         if self.clip is None:
             return prediction

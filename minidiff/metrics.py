@@ -95,8 +95,9 @@ def with_interval(
 
     A half drawn without replacement varies as much as all N pictures drawn afresh: 2/N * (1 - 1/2) = 1/N
     (subsampling, Politis & Romano 1994). Drawing with replacement, as the usual bootstrap does, would put equal
-    pictures into one set, and both distances would take them for structure. Raises ValueError when a half is too
-    small for `distance`.
+    pictures into one set, and both distances would take them for structure. Where both sets are alike, the interval
+    is too wide, by up to sqrt(3), since there the kernel distance varies with 1/N^2. Raises ValueError when a half is
+    too small for `distance`.
     """
     check_int("draws", draws, 2, 100_000)
     n = _check_equal(features, reference, 4)
@@ -112,7 +113,8 @@ def with_interval(
 def bootstrap(values: Tensor, *, draws: int = 1000, seed: int = 0) -> Interval:
     """The mean of independent values (N,) and the 95% interval of the means of N drawn with replacement.
 
-    Percentile bootstrap (Efron 1979). One value has no interval: low = high = mean. Raises ValueError for none.
+    Percentile bootstrap (Efron 1979); of few values the interval is a little narrow: of 16 normal ones it holds the
+    true mean in 91% of cases, of 70 in 94%. One value has no interval: low = high = mean. Raises ValueError for none.
     """
     values = values.detach().cpu().double().flatten()
     if not len(values):

@@ -95,8 +95,9 @@ class TextToImage(ModelHubMixin):
         guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. Picture i is drawn with the
         seed `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. shift: see
         `time_grid`. image: start from this picture, noised to time `strength` (0.01 to 1), in place of pure noise.
-        callback(i, x) is called after step i with x (B, 3, H, W); it may return True to stop there. Raises
-        ValueError for anything out of range.
+        callback(i, x) is called after step i with x (B, 3, H, W); it may return True to stop there. Within
+        `torch.autocast(device, torch.bfloat16)` the network computes in bfloat16, faster where the device has it.
+        Raises ValueError for anything out of range.
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         prompts = self.check_prompts(prompts)

@@ -168,7 +168,8 @@ def dpmpp_2m_step(
         h = lambda_s - lambda_t
         r = h_before / h
 
-    Source: Lu et al. 2022 (DPM-Solver++), algorithm 2. The first step and the one to sigma = 0 are first order.
+    Source: Lu et al. 2022 (DPM-Solver++), algorithm 2. The first step and the one to sigma = 0 are first
+    order; from alpha = 0 also the second, as the step before it is infinitely long in lambda.
     """
     t, s = as_times(t, x_t), as_times(s, x_t)
     alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)

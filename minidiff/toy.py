@@ -119,7 +119,7 @@ class ExactDenoiser:
         v_k = alpha^2 s_k^2 + sigma^2
 
     r_k is the probability that x_t came from component k. Neither divides by alpha or sigma. The minimum of the
-    training loss (Karras et al. 2022, equation 3), computed in float64 on the CPU, where x_t must lie. A condition's
+    training loss (Karras et al. 2022, equation 2), computed in float64 on the CPU, where x_t must lie. A condition's
     label, if not 0, keeps only the components with that label.
     """
 

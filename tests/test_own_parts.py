@@ -55,6 +55,11 @@ def test_a_network_that_answers_in_another_shape_is_refused_before_it_is_broadca
             ask()
 
 
+def test_the_noise_alone_says_nothing_of_a_picture_that_is_all_noise() -> None:
+    with pytest.raises(ValueError, match=r"`t` must lie where alpha\(t\) > 0 for \"eps\": start lower, or train"):
+        TextToImage(NetDenoiser(small_net(), RectifiedFlow())).generate(None, 1, steps=2, seeds=[0])
+
+
 def test_captions_that_nobody_would_read_are_refused() -> None:
     objective = Denoising(NetDenoiser(small_net(), RectifiedFlow(), "flow"))
     with pytest.raises(ValueError, match=r"`source` must give a Condition or None; got list: .* use JointDenoising"):
@@ -97,3 +102,14 @@ def test_drawing_begins_with_as_much_noise_as_the_schedule_ends_with() -> None:
 
     pipe.generate(None, 2, steps=1, seeds=[0, 1], around=look)
     assert torch.allclose(begun[0], 80 * randn((2, 3, 16, 16), [seeded(0), seeded(1)]))
+
+
+def test_a_precision_of_ones_own_is_torchs_autocast() -> None:
+    pipe, seen = TextToImage(NetDenoiser(small_net(), RectifiedFlow(), "flow"), Letters()), set()
+    pipe.denoiser.net.inlet.register_forward_hook(lambda layer, x, y: seen.add(y.dtype))  # type: ignore
+    cond = pipe.condition(["cat", "dog"])
+    whole = pipe.generate(cond, 2, steps=4, seeds=[0, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = pipe.generate(cond, 2, steps=4, seeds=[0, 1])
+    assert seen == {torch.float32, torch.bfloat16} and half.dtype == torch.float32
+    assert 0 < (half - whole).abs().mean() < 0.02
