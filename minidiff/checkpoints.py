@@ -27,6 +27,7 @@ BUNDLED = Path(__file__).parent / "assets" / "models"
 EMOJI_SOURCES = """emoji, which keep their own licenses: Noto Emoji (Google, Apache-2.0), Twemoji (Twitter and other
 contributors, CC-BY-4.0) and Fluent Emoji (Microsoft, MIT), named by Unicode CLDR (Unicode-3.0); minidiff's
 ATTRIBUTION.md has the details."""
+OURS = "The weights are under the MIT license; card.json says how they were trained."
 
 
 def bundled() -> list[str]:
@@ -213,15 +214,24 @@ def load_clip(name: str | Path) -> MiniClip:
     return encoder
 
 
-def readme(size: int, styles: Sequence[str], has_text: bool) -> str:
-    """The model card of a folder of weights: how they are loaded, their license, whose pictures they come from."""
-    prompt = "" if not has_text else "a red heart" if styles else "two small red circles left of a blue square"
+def readme(size: int, styles: Sequence[str], encoder: Any = None) -> str:
+    """The model card of a folder of weights: how they are loaded and, where we know, license and pictures."""
+    from minidiff.data.emoji import STYLES
+    from minidiff.data.scenes import VOCABULARY
+
+    words = getattr(encoder, "vocabulary", ())
+    prompt = "" if encoder is None else words[1] if words else "a red heart"
+    data = "pictures of its owner's: say here which, and under what license."
+    if tuple(styles) == STYLES:
+        data = f"{EMOJI_SOURCES} {OURS}"
+    elif words == tuple(VOCABULARY):
+        prompt = "two small red circles left of a blue square"
+        data = f"pictures of simple shapes that minidiff draws itself. {OURS}"
     call = f'pipe("{prompt}"' + (f', style="{styles[0]}")' if styles else ")")
-    data = EMOJI_SOURCES if styles else "pictures of simple shapes that minidiff draws itself."
     return f"""---
-license: mit
+{"license: mit" if OURS in data else "license: other"}
 library_name: minidiff
-pipeline_tag: {"text-to-image" if has_text else "unconditional-image-generation"}
+pipeline_tag: {"unconditional-image-generation" if encoder is None else "text-to-image"}
 ---
 
 # Pictures of {size}x{size} pixels, by minidiff
@@ -233,8 +243,7 @@ pipe = TextToImage.from_pretrained("this folder, or owner/name on the hub")
 images = {call}
 ```
 
-The weights (safetensors, half precision, no code) are under the MIT license. How they were trained is in card.json.
-Trained on {data}
+The weights are safetensors in half precision, without code. Trained on {data}
 """
 
 

@@ -72,6 +72,18 @@ def interpolate(
     return to_images(pipe.generate(Condition(image=between), count, seeds=seeds, **settings))
 
 
+def on_black(mask: Image) -> Image:
+    """A mask with what is transparent in it black, as nothing was painted there."""
+    from PIL import Image
+
+    if not isinstance(mask, Image.Image):
+        raise ValueError(
+            f"`mask` must be a PIL image, white where the picture shall be drawn anew; got {mask!r:.80}."
+        )
+    painted = mask.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", mask.size, "black"), painted).convert("RGB")
+
+
 def inpaint(
     pipe: TextToImage,
     prompt: str,
@@ -92,7 +104,7 @@ def inpaint(
     check_int("count", count, 1, 64)
     seeds = [check_int("seed", seed, 0, 2**63 - count) + i for i in range(count)]
     known = from_image(image, pipe.size).to(pipe.device)
-    hole = from_image(mask, pipe.size).mean(1, keepdim=True).to(pipe.device) > 0
+    hole = from_image(on_black(mask), pipe.size).mean(1, keepdim=True).to(pipe.device) > 0
     if not bool(hole.any()):
         raise ValueError("`mask` must be white where the picture shall be drawn anew; it is black everywhere.")
     eps = randn((count, *known.shape[1:]), [seeded(s) for s in seeds], pipe.device)  # as `generate` begins

@@ -157,11 +157,12 @@ class TextToImage(ModelHubMixin):
                 break
         return x.clamp(-1, 1)
 
-    def condition(self, prompts: Sequence[str], style: str | None = None) -> Condition | None:
+    def condition(self, prompts: str | Sequence[str], style: str | None = None) -> Condition | None:
         """What the network is told for these prompts: encoded words, or the style's number for a model without."""
         if self.encoder is None:
             label = 0 if style is None else self.styles.index(self._known(style)) + 1
             return Condition(label=torch.full((len(prompts),), label, device=self.device))
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         if style is not None:
             prompts = [self.styled(prompt, style) for prompt in prompts]
         self._warn_of_cuts(prompts)
@@ -230,7 +231,7 @@ class TextToImage(ModelHubMixin):
         (save_directory / "card.json").write_text(json.dumps(self.card, indent=2) + "\n")
         readme = save_directory / "README.md"
         if not readme.exists():  # one that its owner wrote is better than ours
-            readme.write_text(checkpoints.readme(self.size, self.styles, encoder is not None), encoding="utf-8")
+            readme.write_text(checkpoints.readme(self.size, self.styles, encoder), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, name: str | Path = "emoji-64", **hub: Any) -> TextToImage:  # type: ignore[override]

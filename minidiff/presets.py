@@ -174,12 +174,12 @@ SHAPES = UNetConfig(
 
 PRESETS: dict[str, Preset] = {
     "clip": Preset(
-        "the mini-CLIP: captions and emoji in one space (needed before emoji-64; minutes on a GPU)",
+        "the mini-CLIP: captions and emoji in one space (one ships; minutes on a GPU)",
         TrainConfig(steps=12_000, batch_size=1024, learning_rate=1e-3, weight_decay=0.1, warmup=300, minutes=3),
         build_clip,
     ),
     "judge": Preset(
-        "the classifier that evaluations are judged by (needed for minidiff evaluate; minutes on a GPU)",
+        "the classifier that evaluations are judged by (one ships; minutes on a GPU)",
         TrainConfig(12_000, 512, learning_rate=2e-3, weight_decay=0.05, warmup=200, decay=0.6, minutes=3),
         build_judge,
     ),

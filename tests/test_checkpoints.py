@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import BY_STYLE, NET, small_net, small_pipe, styles_pipe
+from small_models import BY_STYLE, small_net, small_pipe, styles_pipe
 
 from minidiff import checkpoints
 from minidiff.common import Condition, randn, seeded
+from minidiff.data.emoji import STYLES
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser
 from minidiff.pipeline import TextToImage
@@ -232,9 +233,16 @@ def test_the_model_card_says_license_sources_and_how_to_load(folder: Path) -> No
         assert name in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
     compile(code, "card", "exec")
-    shapes = checkpoints.readme(32, (), True)
-    assert "Noto" not in shapes and "style=" not in shapes and checkpoints.readme(NET.size, (), True) != shapes
-    assert 'pipe("", style="noto")' in checkpoints.readme(32, ("noto",), False)
+    shapes = checkpoints.readme(32, (), WordEncoder(VOCABULARY, CAPTION_LENGTH))
+    assert "simple shapes" in shapes and "style=" not in shapes and 'pipe("two small red circles' in shapes
+    assert 'pipe("", style="noto")' in checkpoints.readme(32, STYLES)
+
+
+def test_the_model_card_of_somebodys_own_model_claims_neither_our_pictures_nor_a_license() -> None:
+    own = WordEncoder(("<pad>", "sun", "house"), 2)
+    for card in (checkpoints.readme(16, ("sun", "house")), checkpoints.readme(16, (), own)):
+        assert "its owner's" in card and not re.search("Noto|shapes|MIT|license: mit|two small", card)
+    assert 'pipe("sun")' in card
 
 
 def test_a_card_that_its_owner_wrote_stays(folder: Path) -> None:

@@ -124,8 +124,8 @@ def test_evaluate_counts_shapes_with_the_oracle(minidiff: Run) -> None:
 
 
 def test_evaluate_prints_the_marks_of_the_test_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    style = {"style": {"mean": 0.5, "low": 0.41, "high": 0.6}}
-    result = {"splits": {"test": {"rows": {"model": {"all": style}}}}}
+    marks = {"n": 6, "style": {"mean": 0.5, "low": 0.41, "high": 0.6}}  # as `summarize` gives them
+    result = {"splits": {"test": {"rows": {"model": {"all": marks}}}}}
     monkeypatch.setattr("minidiff.evaluate.evaluate", lambda *_, **__: result)
     monkeypatch.setattr("minidiff.evaluate_report.write_report", lambda result, folder: folder / "index.html")
     assert minidiff("evaluate").out.split() == ["style", "0.500", "[0.410,", "0.600]", "evaluation/index.html"]

@@ -107,3 +107,14 @@ def test_a_photo_is_taken_upright_and_its_16_bits_scaled(pipe: TextToImage) -> N
     assert torch.equal(from_image(Image.open(file), 16), from_image(tall, 16))
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     assert abs(float(from_image(Image.fromarray(ramp), 16).mean())) < 0.01
+
+
+def test_of_a_mask_only_what_was_painted_counts(pipe: TextToImage) -> None:
+    painted = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    painted.paste("white", (0, 0, 16, 8))
+    flat = Image.new("L", (16, 16), 0)
+    flat.paste(255, (0, 0, 16, 8))
+    (a,), (b,) = (inpaint(pipe, "a cat", picture("red"), mask, steps=2) for mask in (painted, flat))
+    assert a.tobytes() == b.tobytes()
+    with pytest.raises(ValueError, match="`mask` must be a PIL image"):
+        inpaint(pipe, "a cat", picture("red"), np.ones((16, 16)))  # type: ignore[arg-type]

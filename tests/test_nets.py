@@ -190,3 +190,9 @@ def test_training_times_lie_where_they_are_asked_for():
         assert odds.mean() == pytest.approx(shape[0], abs=0.02) and odds.std() == pytest.approx(shape[1], abs=0.02)
     with pytest.raises(ValueError, match="`time_shape` must be a number from -10 to 10; got nan"):
         NetDenoiser(UNet(SMALL), RectifiedFlow(), "flow", time_shape=(float("nan"), 1.0))
+
+
+def test_a_label_that_the_network_does_not_know_is_named():
+    net = UNet(UNetConfig(size=8, patch=1, widths=(8,), attention=(False,), blocks=1, embedding=8, labels=4))
+    with pytest.raises(ValueError, match=r"`label` must be from 0 \(none\) to 4; got \[5\]"):
+        net(torch.zeros(1, 3, 8, 8), torch.zeros(1), Condition(label=torch.tensor([5])))

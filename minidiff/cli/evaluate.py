@@ -75,6 +75,8 @@ def evaluate(
         judge = Judge.load(device=str(target))
         result = measure(generate_with(pipe), judge, settings=settings, distribution_size=size)
         marks = result["splits"]["test"]["rows"]["model"]["all"]
+    page = write_report(result | measured, out)
     for name, value in marks.items():
-        print(f"{name:20} {value['mean']:6.3f} [{value['low']:.3f}, {value['high']:.3f}]")
-    print(write_report(result | measured, out))
+        if name != "n":  # the number of pictures
+            print(f"{name:20} {value['mean']:6.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+    print(page)

@@ -14,7 +14,9 @@ from minidiff.cli.options import check_folder
 def export(
     kind: Annotated[str, typer.Argument(help="onnx: two graphs with int8 weights, which a web page can run.")],
     out: Annotated[Path, typer.Option(help="Folder for the files; those of an earlier export are replaced.")],
-    checkpoint: Annotated[str, typer.Option(help="A bundled model, or a folder with one you trained.")] = "emoji-64",
+    checkpoint: Annotated[
+        str, typer.Option(help="emoji-64, or a folder with a model that reads by a mini-CLIP.")
+    ] = "emoji-64",
 ) -> None:
     """Write a text-to-image model as files that run without Python: in a web page, for one.
 

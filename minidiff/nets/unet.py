@@ -142,8 +142,12 @@ class UNet(nn.Module):
         if self.image is not None and cond.image is not None:
             embedding = embedding + self.image(cond.image)
         if self.label is not None:
-            none = torch.zeros_like(t, dtype=torch.long)
-            embedding = embedding + self.label(none if cond.label is None else cond.label)
+            label = torch.zeros_like(t, dtype=torch.long) if cond.label is None else cond.label
+            try:
+                embedding = embedding + self.label(label)
+            except IndexError:  # only on the CPU, where looking costs nothing
+                known = self.config.labels
+                raise ValueError(f"`label` must be from 0 (none) to {known}; got {label.tolist()}.") from None
         return embedding
 
     def _words(self, n: int, cond: Condition) -> tuple[Tensor | None, Tensor | None]:
@@ -160,7 +164,8 @@ class UNet(nn.Module):
     def record_attention(self) -> Iterator[list[Tensor]]:
         """Within this block, collect what cross-attention reads: one (B, heads, places, 1 + L) per layer and call.
 
-        Column 0 is the word that is always there; column 1 + i is token i of the prompt. Places are row-major.
+        Column 0 is the word that is always there; column 1 + i is token i of the prompt. Places are row-major. Under
+        guidance B is doubled: first the prompts, then what they are guided away from.
         """
         maps: list[Tensor] = []
         readers = [m.cross_attention for m in self.modules() if isinstance(m, AttentionBlock) and m.cross_attention]
