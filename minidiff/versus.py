@@ -1,6 +1,7 @@
 """A GAN and a diffusion model side by side: equal data, equal computing, equally many trials of their settings.
 
-Everything that could favor one of them is fixed here, in `PROTOCOL`, before the first run: the budget, counted in
+Everything that could favor one of them is fixed here, in `PROTOCOL`, before the first run (two entries were changed
+later, the score of pictures and "clip"; chapter 1 says when and for whose sake): the budget, counted in
 multiply-accumulates and not in the seconds of a busy machine; the trials; the seed on which a trial is chosen, which
 is never reported; and the seeds that are. `python -m minidiff.versus` runs the whole contest on one CPU core, once,
 and writes the table that chapter 1 shows. With MKL_ENABLE_INSTRUCTIONS=AVX2 the matrix products of an Intel processor
