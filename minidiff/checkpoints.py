@@ -56,12 +56,12 @@ def reads_words(name: str | Path) -> bool:
 
 def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Tensor], tokenizer: Any = None) -> None:
     """Write config.json, model.safetensors (fp16) and, if there is one, tokenizer.json."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in tensors.items()}
-    save_file(half, folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(to_bytes(half))  # save_file makes it unreadable for others
     (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
     if tokenizer is not None:
         (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")  # on Windows, too

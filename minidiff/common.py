@@ -144,8 +144,21 @@ class Denoiser(Protocol):
 
 
 def as_times(t: Tensor | float, x: Tensor) -> Tensor:
-    """One time per sample: a number or a tensor of shape () or (B,) becomes (B,), on x's device."""
-    return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+    """One time per sample: a number or a tensor of shape () or (B,) becomes (B,), on x's device.
+
+    Raises ValueError for times outside of [0, 1], where looking does not wait for another device.
+    """
+    times = torch.as_tensor(t, dtype=torch.float32)
+    if times.device.type == "cpu" and not bool(((times >= 0) & (times <= 1)).all()):
+        raise ValueError(f"`t` must lie between 0 (data) and 1 (noise), step i of T being i / T; got {_short(t)}.")
+    return times.to(x.device).expand(len(x))
+
+
+def check_schedule(schedule: Any) -> NoiseSchedule:
+    """Return what was given if it has alpha(t) and sigma(t); otherwise say what was expected."""
+    if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
+        raise ValueError(f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}.")
+    return schedule
 
 
 def per_sample(values: Tensor | float, x: Tensor) -> Tensor:

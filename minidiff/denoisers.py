@@ -17,6 +17,7 @@ from minidiff.common import (
     as_times,
     check_choice,
     check_number,
+    check_schedule,
     randn,
 )
 from minidiff.schedules import forward_jump
@@ -89,11 +90,7 @@ class NetDenoiser(nn.Module):
     ):
         super().__init__()
         self.net = net
-        if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
-            raise ValueError(
-                f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}."
-            )
-        self.schedule = schedule
+        self.schedule = check_schedule(schedule)
         self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
         self.weighting = check_choice("weighting", weighting, ("uniform", "min-snr"))
         self.time_sampling = check_choice("time_sampling", time_sampling, ("uniform", "logit-normal"))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff.common import Condition, as_times, check_int, randn, seeded
+from minidiff.data.decode import on_paper
 from minidiff.pipeline import TextToImage, from_image, to_images
 from minidiff.samplers import Step
 from minidiff.schedules import forward_jump
@@ -72,18 +73,6 @@ def interpolate(
     return to_images(pipe.generate(Condition(image=between), count, seeds=seeds, **settings))
 
 
-def on_black(mask: Image) -> Image:
-    """A mask with what is transparent in it black, as nothing was painted there."""
-    from PIL import Image
-
-    if not isinstance(mask, Image.Image):
-        raise ValueError(
-            f"`mask` must be a PIL image, white where the picture shall be drawn anew; got {mask!r:.80}."
-        )
-    painted = mask.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", mask.size, "black"), painted).convert("RGB")
-
-
 def inpaint(
     pipe: TextToImage,
     prompt: str,
@@ -91,6 +80,7 @@ def inpaint(
     mask: Image,
     *,
     style: str | None = None,
+    negative: str | None = None,
     count: int = 1,
     seed: int = 0,
     **settings: Any,
@@ -99,12 +89,18 @@ def inpaint(
 
     After each step to time s, the known part is put back as it would look there: alpha(s) x0 + sigma(s) eps, with
     the noise that the drawing began with (the idea is Lugmayr et al. 2022, RePaint, equation 8, there with fresh
-    noise). settings: those of `TextToImage.generate`.
+    noise). negative: what to move away from. settings: those of `TextToImage.generate`.
     """
+    from PIL import Image
+
     check_int("count", count, 1, 64)
     seeds = [check_int("seed", seed, 0, 2**63 - count) + i for i in range(count)]
+    if not isinstance(mask, Image.Image):
+        raise ValueError(
+            f"`mask` must be a PIL image, white where the picture shall be drawn anew; got {mask!r:.80}."
+        )
     known = from_image(image, pipe.size).to(pipe.device)
-    hole = from_image(on_black(mask), pipe.size).mean(1, keepdim=True).to(pipe.device) > 0
+    hole = from_image(on_paper(mask, "black"), pipe.size).mean(1, keepdim=True).to(pipe.device) > 0
     if not bool(hole.any()):
         raise ValueError("`mask` must be white where the picture shall be drawn anew; it is black everywhere.")
     eps = randn((count, *known.shape[1:]), [seeded(s) for s in seeds], pipe.device)  # as `generate` begins
@@ -118,4 +114,5 @@ def inpaint(
         return kept
 
     cond = pipe.condition(pipe.check_prompts(prompt), style)
-    return to_images(pipe.generate(cond, count, seeds=seeds, around=keep, **settings))
+    null = pipe.condition(pipe.check_prompts(negative, "negative")) if negative else None
+    return to_images(pipe.generate(cond, count, null=null, seeds=seeds, around=keep, **settings))

@@ -172,6 +172,8 @@ def nearest(samples: Tensor, pictures: Tensor, feature: str = "feature") -> tupl
     check_choice("feature", feature, ("feature", "pixels"))
     if not len(pictures):
         raise ValueError("`pictures` must hold at least one picture to be near to; got none.")
+    if feature == "feature" and not samples.dim() == pictures.dim() == 2:
+        raise ValueError('`samples` and `pictures` must be rows of features (N, D); for pictures take "pixels".')
     best = torch.full((len(samples),), math.inf, device=samples.device)
     where = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
     compare = feature_distance if feature == "feature" else foreground_distance

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minidiff import checkpoints
 from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded
-from minidiff.data.decode import on_white
+from minidiff.data.decode import on_paper, to_tensor
 from minidiff.data.emoji import to_float, to_uint8
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
@@ -159,6 +159,8 @@ class TextToImage(ModelHubMixin):
 
     def condition(self, prompts: str | Sequence[str], style: str | None = None) -> Condition | None:
         """What the network is told for these prompts: encoded words, or the style's number for a model without."""
+        if self.encoder is None and not self.styles and style is None:
+            return None
         if self.encoder is None:
             label = 0 if style is None else self.styles.index(self._known(style)) + 1
             return Condition(label=torch.full((len(prompts),), label, device=self.device))
@@ -286,11 +288,9 @@ def to_images(x: Tensor) -> list[Image]:
 
 
 def from_image(image: Image, size: int) -> Tensor:
-    """A PIL image as (1, 3, size, size) in [-1, 1], upright, transparency on white, scaled to fit."""
-    import numpy as np
+    """The middle square of a PIL image as (1, 3, size, size) in [-1, 1], upright, transparency on white."""
     from PIL import Image
 
     if not isinstance(image, Image.Image):
         raise ValueError(f"`image` must be a PIL image, as Image.open(path) gives one; got {image!r:.80}.")
-    flat = on_white(image).resize((size, size), Image.Resampling.LANCZOS)
-    return to_float(torch.from_numpy(np.array(flat)).permute(2, 0, 1))[None]
+    return to_float(to_tensor(on_paper(image), size, "crop"))[None]

@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.common import NoiseSchedule, alpha_sigma, check_choice, check_int, check_number, per_sample
+from minidiff.common import (
+    NoiseSchedule,
+    alpha_sigma,
+    check_choice,
+    check_int,
+    check_number,
+    check_schedule,
+    per_sample,
+)
 
 SHIFTS = (0.01, 100.0)
 
@@ -226,6 +234,7 @@ def time_grid(
     for evenly spaced u, so a shift above 1 takes small steps at noisy times, where the picture is laid out, and
     large ones later. Under rectified flow it multiplies sigma / alpha by shift (Esser et al. 2024, equation 23).
     """
+    check_schedule(schedule)
     check_int("steps", steps, 1, 1000)
     check_choice("spacing", spacing, ("uniform", "quadratic", "log-snr"))
     start = check_number("start", noise_end(schedule) if start is None else start, 1e-3, 1.0)

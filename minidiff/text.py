@@ -221,7 +221,7 @@ class WordEncoder(nn.Module):
         return cls(("<pad>", *sorted({word for row in rows for word in row})), max(map(len, rows)), **settings)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Word ids (B, context) and their mask: lower case, without commas and full stops."""
+        """Word ids (B, context) and their mask: lower case, without punctuation."""
         ids = torch.zeros(len(prompts), self.context, dtype=torch.long)
         for row, prompt in zip(ids, prompts, strict=True):
             words = [check_choice("prompts", word, self.vocabulary[1:]) for word in _words(prompt)]
@@ -255,4 +255,4 @@ class WordEncoder(nn.Module):
 
 
 def _words(prompt: str) -> list[str]:
-    return re.findall(r"[^\s.,]+", prompt.lower())
+    return re.findall(r"[^\s.,;:!?()\"]+", prompt.lower())

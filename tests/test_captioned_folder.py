@@ -153,3 +153,9 @@ def test_a_real_torchvision_dataset_works():
 def test_an_unusable_item_is_named(items, sentence):
     with pytest.raises(ValueError, match=sentence):
         from_torchvision(items, 16)
+
+
+def test_a_comma_in_a_caption_wants_quotes(two):
+    (two / "captions.csv").write_text("file,caption\ncat.png,a cat, black\nmore/dog.png,a dog\n")
+    with pytest.raises(ValueError, match=r"row 1 .*more columns than the first row: put a caption with a comma"):
+        FolderPictures(two, 16)

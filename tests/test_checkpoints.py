@@ -64,6 +64,7 @@ def test_a_model_is_half_precision_safetensors_and_json_and_nothing_that_could_r
     assert {v.dtype for v in load_file(folder / "model.safetensors").values() if v.is_floating_point()} == {
         torch.half
     }
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # whoever may read one may read all
     for name in ("card.json", "config.json", "tokenizer.json"):
         json.loads((folder / name).read_text())
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 from program import Run, program, sentence
+from small_models import small_pipe
 
 from minidiff import __version__
 from minidiff.pipeline import TextToImage
 from minidiff.recipes_look import fingerprint
+from minidiff.text import WordEncoder
 
 
 @pytest.fixture
@@ -157,3 +159,18 @@ def test_evaluate_refuses_what_it_could_not_do(minidiff: Run, monkeypatch: pytes
         (["--device", "cuda:99"], "`device` must be one of"),
     ):
         sentence(minidiff("evaluate", *arguments), 2, pattern)
+
+
+def test_a_training_that_was_stopped_says_where_it_goes_on(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("step 7 is saved")
+
+    monkeypatch.setattr("minidiff.presets.run", stopped)
+    sentence(minidiff("train", "shapes-cpu"), 130, "stopped: step 7 is saved")
+
+
+def test_words_that_are_neither_emoji_nor_shapes_cannot_be_marked(minidiff: Run) -> None:
+    pipe = small_pipe()
+    pipe.encoder = WordEncoder.of(["a house"], dim=12, heads=2)
+    pipe.save_pretrained("houses")
+    sentence(minidiff("evaluate", "houses"), 2, "`checkpoint` houses must know emoji, or all words for shapes")

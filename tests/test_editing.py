@@ -118,3 +118,21 @@ def test_of_a_mask_only_what_was_painted_counts(pipe: TextToImage) -> None:
     assert a.tobytes() == b.tobytes()
     with pytest.raises(ValueError, match="`mask` must be a PIL image"):
         inpaint(pipe, "a cat", picture("red"), np.ones((16, 16)))  # type: ignore[arg-type]
+
+
+def test_of_a_picture_that_is_no_square_the_middle_is_taken(pipe: TextToImage) -> None:
+    wide = Image.new("RGB", (48, 16), "white")
+    wide.paste(picture("red"), (16, 0))
+    assert torch.equal(from_image(wide, 16), from_image(picture("red"), 16))
+    assert torch.equal(embed(pipe, [wide]), embed(pipe, [picture("red")]))
+
+
+def test_inpainting_moves_away_from_a_negative_prompt(pipe: TextToImage) -> None:
+    mask = Image.new("L", (16, 16), "white")
+    plain, away = (
+        inpaint(pipe, "a heart", picture("red"), mask, negative=negative, count=2, steps=2)
+        for negative in (None, "blue")
+    )
+    assert all(a.tobytes() != b.tobytes() for a, b in zip(plain, away, strict=True))
+    with pytest.raises(ValueError, match="`negative` must be"):
+        inpaint(pipe, "a heart", picture("red"), mask, negative=3)  # type: ignore[arg-type]

@@ -132,6 +132,8 @@ def test_nearest_finds_the_picture_itself_wherever_it_stands() -> None:
     features = normal(3000, 8, 0)
     distance, which = nearest(2 * features[[2999, 5]], features)
     assert which.tolist() == [2999, 5] and distance.abs().max() < 1e-5
+    with pytest.raises(ValueError, match=r'must be rows of features .*; for pictures take "pixels"'):
+        nearest(samples, pictures)
 
 
 def test_a_copy_is_nearer_than_real_pictures_in_both_senses() -> None:

@@ -196,3 +196,24 @@ def test_a_label_that_the_network_does_not_know_is_named():
     net = UNet(UNetConfig(size=8, patch=1, widths=(8,), attention=(False,), blocks=1, embedding=8, labels=4))
     with pytest.raises(ValueError, match=r"`label` must be from 0 \(none\) to 4; got \[5\]"):
         net(torch.zeros(1, 3, 8, 8), torch.zeros(1), Condition(label=torch.tensor([5])))
+
+
+@pytest.mark.parametrize(
+    ("cond", "wanted"),
+    [
+        (Condition(text=words()), "context_dim"),
+        (Condition(image=torch.zeros(3, 8)), "image_dim"),
+        (Condition(label=torch.ones(3, dtype=torch.long)), "labels"),
+    ],
+)
+def test_a_condition_that_cannot_be_read_is_refused(cond, wanted):
+    deaf = UNet(UNetConfig(size=16, widths=(16, 32), attention=(False, True), blocks=1, embedding=32))
+    with pytest.raises(ValueError, match=f"`cond` holds what this UNet cannot be told: make it with `{wanted}`"):
+        deaf(X, T, cond)
+
+
+@pytest.mark.parametrize("wrong", [{"size": 16.0}, {"patch": 0}, {"labels": -1}, {"labels": True}, {"dropout": 2}])
+def test_a_shape_that_no_network_has_is_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        UNetConfig(**wrong)

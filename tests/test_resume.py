@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,38 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     with pytest.warns(UserWarning, match="step-00000010 is damaged"):
         resumed = run(tmp_path, save_every=5, keep=2)
     assert resumed.resumed_from == 5 and distance(resumed, straight) == 0
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As in a terminal: where a shell starts its background jobs, Ctrl-C does not reach them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def pressing(step: int, times: int = 1) -> Callable[[TrainResult], None]:
+    def press(result: TrainResult) -> None:
+        for _ in range(times if result.step == step else 0):
+            signal.raise_signal(signal.SIGINT)
+
+    return press
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_ends_a_run_when_its_step_is_saved(straight: TrainResult, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"step 7 is saved in .*; the same call goes on"):
+        train(Net(), source(), config(), folder=tmp_path, device="cpu", on_step=pressing(7))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = run(tmp_path)
+    assert resumed.resumed_from == 7 and distance(resumed, straight) == 0
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_ends_a_run_at_once_when_pressed_twice_or_with_nowhere_to_save(tmp_path: Path) -> None:
+    for folder, press in ((tmp_path, pressing(7, times=2)), (None, pressing(7))):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            train(Net(), source(), config(), folder=folder, device="cpu", on_step=press)
+        assert "saved" not in str(caught.value)
+    assert latest(tmp_path) is None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -191,6 +191,10 @@ def test_training_times_are_those_of_the_schedule(schedule, sampling):
         assert torch.allclose((t * T).round(), t * T, atol=1e-3) and float(t.min()) > 0
 
 
+def _denoiser():
+    return NetDenoiser(MLP(), CosineSchedule())
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -209,6 +213,10 @@ def test_training_times_are_those_of_the_schedule(schedule, sampling):
             lambda: NetDenoiser(MLP(), "cosine"),  # type: ignore[arg-type]
             r"`schedule` must have alpha\(t\) and sigma\(t\), .* got 'cosine'\.",
         ),
+        (lambda: time_grid("cosine", 5), r"`schedule` must have .* got 'cosine'\."),  # type: ignore[arg-type]
+        (lambda: _denoiser()(torch.zeros(2, 2), 500), r"`t` must lie between 0 .*step i of T being i / T; got 500"),
+        (lambda: _denoiser()(torch.zeros(2, 2), torch.tensor([1, 999])), r"`t` .* got tensor\(\[  1, 999\]\)\."),
+        (lambda: _denoiser()(torch.zeros(2, 2), float("nan")), r"`t` .* got nan\."),
         (lambda: NetDenoiser(MLP(), RectifiedFlow), r"`schedule` must have .* got <class"),  # type: ignore[arg-type]
         (lambda: NetDenoiser(MLP(), RectifiedFlow(), "epsilon"), r"`parameterization` .* got 'epsilon'\."),
     ],

@@ -259,3 +259,10 @@ def test_a_device_is_named_or_given_as_torch_names_it(monkeypatch: pytest.Monkey
         pick_device("gpu")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert pick_device("mps:0") == torch.device("mps:0")  # as a tensor there says
+
+
+def test_a_source_takes_tensors_and_says_what_label_0_means() -> None:
+    with pytest.raises(ValueError, match=r"`x` and `labels` must be tensors; torch\.as_tensor makes them"):
+        TensorSource(data().numpy())  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="`labels` holds 0, which means no label: count classes from 1"):
+        TensorSource(data(3), torch.tensor([0, 1, 2]))

@@ -42,6 +42,7 @@ def evaluate(
     import json
 
     from minidiff.common import check_int, pick_device
+    from minidiff.data.scenes import VOCABULARY
     from minidiff.evaluate import Settings, evaluate_shapes, generate_with
     from minidiff.evaluate import evaluate as measure
     from minidiff.evaluate import sweep as compare
@@ -69,6 +70,8 @@ def evaluate(
         print(f"{out / 'sweep.json'}: the best is {found['best']}")
         return
     if isinstance(pipe.encoder, WordEncoder):
+        if not set(pipe.encoder.vocabulary) >= set(VOCABULARY):
+            raise ValueError(f"`checkpoint` {checkpoint} must know emoji, or all words for shapes, to be marked.")
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
         marks = {f"all right, {split}": result[split]["model"]["all_interval"] for split in ("seen", "held_out")}
     else:

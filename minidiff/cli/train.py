@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,11 @@ def train(
         "seed": seed,
         "precision": precision,
     }
-    card = run(preset, folder, device=device, clip=clip, start=start, compiled=compiled, **changes)
+    try:
+        card = run(preset, folder, device=device, clip=clip, start=start, compiled=compiled, **changes)
+    except KeyboardInterrupt as stop:
+        print(f"minidiff: stopped{f': {stop}' if str(stop) else '.'}", file=sys.stderr)
+        raise typer.Exit(130) from None
     facts = {
         name: card[name] for name in ("device", "parameters", "steps", "seconds", "images_per_second", "measured")
     }

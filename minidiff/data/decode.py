@@ -39,7 +39,7 @@ def load_picture(path: str | os.PathLike[str], size: int, *, fit: str = "crop") 
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                return to_tensor(on_white(image), size, fit)
+                return to_tensor(on_paper(image), size, fit)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{path}: has more than {MAX_PIXELS // 10**6} million pixels") from None
     except UnidentifiedImageError:
@@ -48,8 +48,8 @@ def load_picture(path: str | os.PathLike[str], size: int, *, fit: str = "crop") 
         raise ValueError(f"{path}: cannot be decoded ({error})") from None
 
 
-def on_white(image: Image.Image) -> Image.Image:
-    """Return the first frame, upright, as 8-bit RGB with transparency laid on white."""
+def on_paper(image: Image.Image, paper: str = "white") -> Image.Image:
+    """Return the first frame, upright, as 8-bit RGB with transparency laid on paper of that color."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -63,7 +63,7 @@ def on_white(image: Image.Image) -> Image.Image:
         raise ValueError(f"mode {image.mode} has no fixed range: save it with 8 or 16 bits per channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("RGB")
     return image.convert("RGB")
 
 

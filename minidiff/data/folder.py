@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import check_choice, check_int
-from minidiff.data.decode import FITS, as_image, load_picture, on_white, to_tensor
+from minidiff.data.decode import FITS, as_image, load_picture, on_paper, to_tensor
 from minidiff.data.emoji import to_float
 from minidiff.training.sources import shuffled
 
@@ -179,6 +179,8 @@ def _rows(path: Path) -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     try:
         for record in records:
+            if None in record:  # where csv puts what has no column
+                raise ValueError("it has more columns than the first row: put a caption with a comma in quotes")
             keys = {str(key).strip().lower(): value for key, value in record.items()}
             name = next((keys[column] for column in FILE_COLUMNS if column in keys), None)
             caption = next((keys[column] for column in CAPTION_COLUMNS if column in keys), None)
@@ -214,7 +216,7 @@ def from_torchvision(dataset: Any, size: int, limit: int | None = None, *, fit: 
     for index in range(count):
         picture, target, *_ = dataset[index]
         try:
-            pictures.append(to_tensor(on_white(as_image(picture)), size, fit))
+            pictures.append(to_tensor(on_paper(as_image(picture)), size, fit))
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"`dataset` item {index} is no usable picture: {error}.") from None
         if isinstance(target, list | tuple) and target and isinstance(target[0], str):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import Condition
+from minidiff.common import Condition, check_int, check_number
 from minidiff.nets.layers import Attention, AttentionBlock, ResidualBlock, TimeEmbedding, group_norm, zero
 
 
@@ -43,6 +43,10 @@ class UNetConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        for name in ("size", "channels", "patch", "blocks", "head_dim", "expansion", "embedding"):
+            check_int(name, getattr(self, name), 1, 100_000)
+        check_int("labels", self.labels, 0, 10**9)
+        check_number("dropout", self.dropout, 0, 1)
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON knows lists only
         object.__setattr__(self, "attention", tuple(self.attention))
         if len(self.widths) != len(self.attention):
@@ -118,6 +122,7 @@ class UNet(nn.Module):
                 "a UNet with another `size`."
             )
         cond = Condition() if cond is None else cond
+        self._check_reads(cond)
         embedding = self._embed(t, cond)
         context, mask = self._words(x.shape[0], cond)  # len(x) would be a constant when exported
         h = self.inlet(F.pixel_unshuffle(x, self.config.patch))
@@ -134,6 +139,16 @@ class UNet(nn.Module):
             if not isinstance(upsample, nn.Identity):
                 h = upsample(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         return F.pixel_shuffle(self.outlet(F.silu(self.norm_out(h))), self.config.patch)
+
+    def _check_reads(self, cond: Condition) -> None:
+        words = self.no_text if self.pooled is None else self.pooled
+        for part, reader, size in (
+            (cond.text, words, "context_dim"),
+            (cond.image, self.image, "image_dim"),
+            (cond.label, self.label, "labels"),
+        ):
+            if part is not None and reader is None:
+                raise ValueError(f"`cond` holds what this UNet cannot be told: make it with `{size}`.")
 
     def _embed(self, t: Tensor, cond: Condition) -> Tensor:
         embedding = self.time(t)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import nn
+
 from minidiff.common import check_choice, check_int, check_number
 
 
@@ -72,3 +75,13 @@ def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
     rise = (step + 1) / config.warmup if config.warmup else 1.0
     fall = (1.0 - progress) / config.decay if config.decay else 1.0
     return config.learning_rate * max(0.0, min(1.0, rise, fall))
+
+
+def adamw(parameters: list[nn.Parameter], config: TrainConfig, fused: bool) -> torch.optim.AdamW:
+    """AdamW that decays matrices and convolutions; biases and normalization gains (1-D) are left out."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)

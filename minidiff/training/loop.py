@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.training import checkpoint, processes
-from minidiff.training.config import TrainConfig, learning_rate_at
+from minidiff.training.config import TrainConfig, adamw, learning_rate_at
 from minidiff.training.ema import EMA, trained_parameters
+from minidiff.training.interrupt import held_back
 from minidiff.training.resume import capture, restore
 from minidiff.training.sources import Source, fold_in
 
@@ -67,6 +68,7 @@ def train(
     there, and a later call goes on from the newest, bit for bit on the CPU. Started by `torchrun` or `accelerate
     launch`, each process takes its share of every batch, with its own noise. `on_step(result)` is called after
     each step (in every process) and ends the run by returning True. The global random state is left as found.
+    Ctrl-C (KeyboardInterrupt) ends a run with a folder after the step at hand, saved; a second one at once.
     Raises ValueError for a source smaller than a batch or swapped arguments, TrainingDiverged, and CheckpointError.
     """
     if not isinstance(objective, nn.Module):
@@ -105,7 +107,7 @@ class Run:
         moved = source.to(device) if hasattr(source, "to") else None
         self.source: Source = source if moved is None else moved
         self.fused = device.type in ("cpu", "cuda")
-        self.optimizer = _adamw(list(self.weights.values()), config, self.fused)
+        self.optimizer = adamw(list(self.weights.values()), config, self.fused)
         bf16_here = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and bf16_here)
         self.noise = torch.Generator(device)
@@ -130,7 +132,9 @@ class Run:
         self.next_read = result.step + 1
         self.read_at = self.logged_at = (result.step, self._now())
         quiet = not (config.progress and self.team.is_main_process)
-        with tqdm(total=config.steps, initial=result.step, disable=quiet, unit="step") as self.bar:
+        alone = folder is not None and self.team.num_processes == 1  # others would wait for it in vain
+        bar = tqdm(total=config.steps, initial=result.step, disable=quiet, unit="step")
+        with bar as self.bar, held_back(alone) as ctrl_c:
             self._look_at_the_clock()
             while result.progress < 1.0 and not result.stopped:
                 self._step()
@@ -140,6 +144,8 @@ class Run:
                     self._read()
                 if on_step is not None and on_step(result):
                     result.stopped = "on_step"
+                if ctrl_c.pressed:
+                    result.stopped = "Ctrl-C"
                 if folder and saves:
                     self._save(folder)
                     saved = result.step
@@ -151,6 +157,8 @@ class Run:
                 self._read()
                 if folder:
                     self._save(folder)
+        if ctrl_c.pressed:
+            raise KeyboardInterrupt(f"step {result.step} is saved in {folder}; the same call goes on from there.")
         return result
 
     def seed_random(self, step: int) -> None:
@@ -284,13 +292,3 @@ class Run:
             checkpoint.save(folder, state, self.config.keep)
             checkpoint.write_json(folder / "history.json", self.result.history)
         self.team.wait_for_everyone()
-
-
-def _adamw(parameters: list[nn.Parameter], config: TrainConfig, fused: bool) -> torch.optim.AdamW:
-    """AdamW that decays matrices and convolutions; biases and normalization gains (1-D) are left out."""
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +52,8 @@ class TensorSource:
     """
 
     def __init__(self, x: Tensor, labels: Tensor | None = None) -> None:
+        if not isinstance(x, Tensor) or not isinstance(labels, Tensor | None):
+            raise ValueError("`x` and `labels` must be tensors; torch.as_tensor makes them of arrays and lists.")
         if labels is not None and labels.shape != x.shape[:1]:
             wanted, got = tuple(x.shape[:1]), tuple(labels.shape)
             raise ValueError(f"`labels` must have one entry per sample, shape {wanted}; got shape {got}.")
@@ -59,6 +62,8 @@ class TensorSource:
                 f"`x` must be floating-point numbers, pictures in [-1, 1]; got {x.dtype}: for uint8 pictures write "
                 "minidiff.data.emoji.to_float(x)."
             )
+        if labels is not None and not labels.all():
+            warnings.warn("`labels` holds 0, which means no label: count classes from 1.", stacklevel=2)
         self.x, self.labels = x, None if labels is None else labels.long()
 
     def to(self, device: torch.device | str) -> TensorSource:
