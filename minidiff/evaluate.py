@@ -91,10 +91,14 @@ def evaluate(
         tasks = problems(emoji, split, judge.bases)
         answers = _answers(generate, emoji, tasks, split, settings, similarity, seed)
         marks = {name: [mark(judge, emoji, tasks, x) for x in xs] for name, xs in answers.items()}
+        mean = {name: {k: torch.stack([m[k] for m in ms]).mean(0) for k in ms[0]} for name, ms in marks.items()}
+        rivals = [name for name in marks if name != "model"]
+        ahead = {who: [{k: mean["model"][k] - v for k, v in mean[who].items()}] for who in rivals}
         result["splits"][split] = {
             "pictures": len(tasks),
             "chance": {"base_100": 0.01, "hard_20": _mean([1 / len(t.hard) for t in tasks if t.hard]), "style": 0.25},
             "rows": {name: summarize(tasks, repeats, seed) for name, repeats in marks.items()},
+            "model_minus": {who: summarize(tasks, less, seed)["all"] for who, less in ahead.items()},
         }
         drawn[split] = torch.cat(answers["model"])
         for name, xs in answers.items():
@@ -130,7 +134,7 @@ def _answers(
     seeds = [seed + SEED_STRIDE * (r + 1) for r in range(repeats)]
     answers = {"model": [draw(generate, prompts, styles, settings, s) for s in seeds]}
     answers["ceiling"] = [true_pictures(emoji, tasks)]
-    answers["lookup"] = [lookup(emoji, tasks, similarity)]
+    answers["lookup"] = lookup(emoji, tasks, similarity, turns=8)
     if split != "unseen":  # of which no style was seen
         answers["other style"] = [other_styles(emoji, tasks, turn) for turn in range(3)]
     nothing: list[str | None] = [None] * len(tasks)

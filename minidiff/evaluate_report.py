@@ -28,7 +28,8 @@ encoder. <b>Right base among 100</b>: the right concept has the highest probabil
 random; <b>among 20 of its group</b>: among it and 19 of its own kind. <b>Similarity</b>: cosine between the
 classifier's features of the picture and of the true, held-out one. <b>Pixel error</b>: root mean square difference
 in [0, 2] to the true picture, over the pixels where either is not white. In brackets the 95% interval over concepts
-(bootstrap), after ± the standard deviation over seeds. <b>Twins</b> are Fluent flat and Fluent 3D, the same drawing
+(bootstrap), after ± the standard deviation over seeds (for the concept in another style over the styles, for the
+nearest caption over the equally near ones). <b>Twins</b> are Fluent flat and Fluent 3D, the same drawing
 twice: who has seen one has as good as seen the other.</p>
 """
 DISTANCES = """
@@ -36,8 +37,9 @@ DISTANCES = """
 Inception's features. The floor is the distance that real pictures have; under it nothing can be claimed.</p>
 """
 COPIES = """
-<p>A picture counts as a copy when it is nearer to its nearest training picture than 99% of the real test pictures
-are to theirs, both in features and in foreground pixels.</p>
+<p>A picture counts as a copy when it is nearer to its nearest training picture than 99% of the real pictures that
+nobody trained on (twins apart) are to theirs, both in features and, moved by up to two pixels, in foreground pixels.
+Training pictures, moved as in training, show how many copies this finds.</p>
 """
 SHAPES = """
 <p>Counted by an oracle that reads the scene back from the picture; nothing in it is learned. <b>All</b>: number,

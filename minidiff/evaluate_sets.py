@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.common import check_int
+from minidiff.common import check_int, seeded
 from minidiff.data.captions import canonical_caption
-from minidiff.data.emoji import STYLES, EmojiSet, shrink, to_float
-from minidiff.evaluate_tasks import SEED_STRIDE, Generate, Problem, Settings, draw, families, plainest
+from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, shift_pictures, shrink, to_float
+from minidiff.evaluate_tasks import SEED_STRIDE, TWINS, Generate, Problem, Settings, draw, families, plainest
 from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, copies, diversity, frechet_distance, kernel_distance, nearest, with_interval
 
 Pair = tuple[int, int]  # style, concept
+SHIFT = 2  # px, by which the training of emoji-64 moves its pictures
 
 
 def _distances(judge: Judge, rows: dict[str, Tensor], reference: Tensor, seed: int) -> dict[str, Any]:
@@ -37,11 +39,9 @@ def test_distances(
     """Test prompts against as many training pictures of other bases in the same styles."""
     generator = random.Random(seed)
     asked, used, picked = {task.record.base for task in tasks}, set(), []
+    others = [plainest(rs) for base, rs in sorted(families(emoji).items()) if base not in asked]
     for task in tasks:
-        free = [
-            r for r in emoji.records if r.split[task.style] == "train" and r.base not in asked and r.base not in used
-        ]
-        record = generator.choice(free)
+        record = generator.choice([r for r in others if r.split[task.style] == "train" and r.base not in used])
         used.add(record.base)
         picked.append(emoji.pixels(task.style)[record.index])
     rows = {name: xs[0] for name, xs in answers.items() if name in ("model", "unconditional")}
@@ -83,27 +83,32 @@ def trained_distances(
 def copy_rates(
     judge: Judge, emoji: EmojiSet, drawn: dict[str, Tensor]
 ) -> tuple[dict[str, Any], tuple[list[str], Tensor]]:
-    """The share of copies among the pictures of each set of prompts, beside that of real test pictures."""
+    """The share of copies among the pictures of each set of prompts, beside two kinds of real pictures.
 
-    def pixels(split: str) -> tuple[Tensor, list[int]]:
-        rows = emoji.split_indices(split).tolist()
-        return emoji.at(rows), rows
-
-    home = judge.scale.device
-    (training, rows), (real, _) = pixels("train"), pixels("test")
-    training = training.to(home)
+    Held-out ones of which no twin was trained on set the thresholds; training pictures, moved by up to two pixels as
+    the generator's training does, are copies that should be found.
+    """
+    home, rows = judge.scale.device, emoji.split_indices("train").tolist()
+    training = emoji.at(rows).to(home)
     features = torch.cat([judge.features(to_float(part)) for part in training.split(2048)])
 
     def distances(x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         near, which = nearest(judge.features(to_float(x)), features)
-        return (near, nearest(x.to(home), training, "pixels")[0]), which
+        return (near, torch.stack([nearest(y.to(home), training, "pixels")[0] for y in _moved(x)]).amin(0)), which
 
-    held_out, _ = distances(real)
+    new = [
+        emoji.flat_index(record.index, style)
+        for record in map(plainest, families(emoji).values())
+        for style in STYLES
+        if record.split[style] == "unseen" or (record.split[style] == "test" and style not in TWINS)
+    ]
+    held_out, _ = distances(emoji.at(new))
     flags, limits = copies(held_out, held_out)
-    found: dict[str, Any] = {
-        "threshold": {"features": limits[0], "pixels": limits[1]},
-        "real test pictures": _share(flags) | _medians(held_out),
-    }
+    found: dict[str, Any] = {"threshold": {"features": limits[0], "pixels": limits[1]}}
+    found["real pictures that nobody trained on"] = _share(flags) | _medians(held_out)
+    chosen = torch.randperm(len(rows), generator=seeded(0))[:300]
+    moved = shift_pictures(training[chosen].cpu(), SHIFT, seeded(1))
+    drawn = {"training pictures, moved as in training": moved} | drawn
     for name, x in drawn.items():
         near, which = distances(x)
         flags, _ = copies(near, held_out)
@@ -116,8 +121,18 @@ def copy_rates(
     return found, ([text for name in names for text in ("sample", name)], sheet)
 
 
+def _moved(x: Tensor) -> list[Tensor]:
+    """uint8 pictures, moved by every shift that training used: a copy may have learned any of them."""
+    pad = F.pad(x, [SHIFT] * 4, value=255)
+    places = [(i, j) for i in range(2 * SHIFT + 1) for j in range(2 * SHIFT + 1)]
+    return [pad[..., i : i + x.shape[-2], j : j + x.shape[-1]] for i, j in places]
+
+
 def _share(flags: Tensor) -> dict[str, Any]:
-    return {"n": len(flags), "copies": bootstrap(flags.double()).as_dict()}
+    share = bootstrap(flags.double()).as_dict()
+    if not flags.any():  # a bootstrap of zeros has no width; this is the exact interval (Clopper & Pearson 1934)
+        share["high"] = 1 - 0.025 ** (1 / len(flags))
+    return {"n": len(flags), "copies": share}
 
 
 def _medians(distances: tuple[Tensor, Tensor]) -> dict[str, float]:
@@ -135,11 +150,17 @@ def prompt_diversity(
     prompts = [canonical_caption(record) for record in records for _ in range(repeats)]
     x = draw(generate, prompts, [None] * len(prompts), settings, seed + 10 * SEED_STRIDE)
     features = judge.features(to_float(x)).view(count, repeats, -1)
-    real = torch.stack([emoji.pixels(style)[r.index] for r in records for style in STYLES])
-    artists = judge.features(to_float(real)).view(count, len(STYLES), -1)
+    unseen = [rs[0] for _, rs in sorted(families(emoji).items()) if set(plainest(rs).split.values()) == {"unseen"}]
+
+    def artists(known: Sequence[EmojiRecord]) -> dict[str, float]:
+        real = torch.stack([emoji.pixels(style)[r.index] for r in known for style in STYLES])
+        features = judge.features(to_float(real)).view(len(known), len(STYLES), -1)
+        return bootstrap(torch.tensor([diversity(f) for f in features]), seed=seed).as_dict()
+
     return {
         "prompts": [canonical_caption(record) for record in records],
         "pictures_each": repeats,
         "model": bootstrap(torch.tensor([diversity(f) for f in features]), seed=seed).as_dict(),
-        "the four styles": bootstrap(torch.tensor([diversity(f) for f in artists]), seed=seed).as_dict(),
+        "the four styles": artists(records),
+        "the four styles, of things that the judge does not know": artists(unseen),
     }

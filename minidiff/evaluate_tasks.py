@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from minidiff.common import seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, to_float, to_uint8
 from minidiff.judge import Judge
@@ -145,18 +146,21 @@ def other_styles(emoji: EmojiSet, tasks: Sequence[Problem], turn: int) -> Tensor
 
 
 def lookup(
-    emoji: EmojiSet, tasks: Sequence[Problem], similarity: Callable[[list[str], list[str]], Tensor] | None = None
-) -> Tensor:
-    """The training pictures whose captions are nearest to the prompts, uint8 (P, 3, 64, 64).
+    emoji: EmojiSet,
+    tasks: Sequence[Problem],
+    similarity: Callable[[list[str], list[str]], Tensor] | None = None,
+    turns: int = 1,
+) -> list[Tensor]:
+    """The training pictures whose captions are nearest to the prompts, uint8 (P, 3, 64, 64), for each turn.
 
     similarity(prompts, captions) -> (P, M), for instance a CLIP's; by default the overlap of the words, |A and B| /
-    |A or B|.
+    |A or B|. Captions that are equally near (with shared words, most prompts have some) take turns at random.
     """
     pictures = emoji.split_indices("train").tolist()
     captions = [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in pictures]
-    scores = (similarity or word_overlap)([task.prompt for task in tasks], captions)
-    best = [pictures[i] for i in scores.argmax(dim=1).tolist()]
-    return emoji.at(best)
+    scores = (similarity or word_overlap)([task.prompt for task in tasks], captions).double()
+    ties = (1e-6 * torch.rand(scores.shape, generator=seeded(turn), dtype=torch.float64) for turn in range(turns))
+    return [emoji.at([pictures[i] for i in (scores + luck).argmax(dim=1).tolist()]) for luck in ties]
 
 
 def word_overlap(prompts: list[str], captions: list[str]) -> Tensor:
@@ -210,16 +214,20 @@ def foreground_error(pictures: Tensor, true: Tensor) -> Tensor:
 
 
 def summarize(tasks: Sequence[Problem], repeats: Sequence[dict[str, Tensor]], seed: int = 0) -> dict[str, dict]:
-    """subset -> mark -> mean, its 95% interval over problems (bootstrap), seed_std and n, from marks (P,) per seed.
+    """subset -> mark -> mean, its 95% interval over bases (bootstrap), seed_std and n, from marks (P,) per seed.
 
-    seed_std is the standard deviation, over seeds, of the mean over problems (None with one seed).
+    The problems of one base, in several styles, are drawn together: they are no independent evidence. seed_std is
+    the standard deviation, over seeds, of the mean over problems (None with one seed).
     """
     summary: dict[str, dict] = {}
     for subset in sorted({name for task in tasks for name in task.subsets}):
         rows = torch.tensor([i for i, task in enumerate(tasks) if subset in task.subsets])
+        bases = [tasks[i].record.base for i in rows.tolist()]
+        share = torch.tensor([[base == other for base in bases] for other in dict.fromkeys(bases)]).double()
+        share *= len(share) / len(rows)  # (bases, P): a base with more problems counts for more, as in the mean
         summary[subset] = {"n": len(rows)}
         for name in repeats[0]:
             values = torch.stack([marks[name] for marks in repeats])[:, rows].double()  # (seeds, P)
             spread = float(values.mean(1).std()) if len(values) > 1 else None
-            summary[subset][name] = bootstrap(values.mean(0), seed=seed).as_dict() | {"seed_std": spread}
+            summary[subset][name] = bootstrap(share @ values.mean(0), seed=seed).as_dict() | {"seed_std": spread}
     return summary

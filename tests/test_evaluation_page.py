@@ -30,5 +30,19 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
     assert f" {rows['model']['all']['base_100']['mean']:.2f} [" in lines["the model"]
     assert f" {rows['ceiling']['all']['style']['mean']:.2f} [" in lines["the true pictures"]
     assert len(evaluation.TABLES["settings"]()) == 2 + len(evaluation.load("sweep")["rows"])
+    page = (ROOT / "book" / "evaluation.md").read_text(encoding="utf-8")
+    mean = {who: {part: round(100 * rows[who][part]["base_100"]["mean"]) for part in rows[who]} for who in rows}
+    found = evaluation.load("evaluation")["copies"]
+    control = found.pop("training pictures, moved as in training")["copies"]["mean"]
+    drawn = [found[name] for name in ("test", "validation", "unseen", "trained prompts")]
+    for said in (
+        f"{mean['model']['all']} are recognized among a hundred",
+        f"of the true pictures, {mean['ceiling']['all']} are recognized",
+        f"{mean['model']['no twins']} of a hundred drawings are right, with one {mean['model']['twins']}",
+        f"it saw no twin, {mean['ceiling']['no twins']} of a hundred in place of all",
+        f"it finds {round(100 * control)} in a hundred; of {sum(row['n'] for row in drawn)} drawings",
+    ):
+        assert said in page
+    assert all(row["copies"]["mean"] == 0 for row in drawn)
     for table in evaluation.TABLES.values():
         assert len({line.count("|") for line in table()}) == 1 and len(table()) > 3

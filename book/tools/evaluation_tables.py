@@ -56,6 +56,29 @@ def held_out(split: str) -> list[str]:
     return table(["", *(MARKS[mark] for mark in marks)], [*rows, chance])
 
 
+def against() -> list[str]:
+    """How much higher the model's marks are than its rivals', taken picture by picture."""
+    found = load("evaluation")["splits"]["test"]["model_minus"]
+    rivals = {name: words for name, words in WHO.items() if name in found}
+    rows = [[words, *(estimate(found[name][mark]) for mark in MARKS)] for name, words in rivals.items()]
+    return table(["the model minus ...", *MARKS.values()], rows)
+
+
+def twins() -> list[str]:
+    """The model's marks where the training held a twin of the picture, and where it did not."""
+    found = load("evaluation")["splits"]["test"]["rows"]
+    rows = [
+        [
+            f"{WHO[who]}, {'with a twin' if kind == 'twins' else 'without'}",
+            str(found[who][kind]["n"]),
+            *(measured(found[who][kind][mark]) for mark in MARKS),
+        ]
+        for who in ("model", "ceiling")
+        for kind in ("twins", "no twins")
+    ]
+    return table(["", "pictures", *MARKS.values()], rows)
+
+
 def distances() -> list[str]:
     """How far sets of pictures are from as many real ones."""
     rows = []
@@ -68,7 +91,7 @@ def distances() -> list[str]:
 
 
 def copies() -> list[str]:
-    """The share of pictures that are nearer to a training picture than 99% of the real test pictures are."""
+    """The share of pictures that are nearer to a training picture than 99% of new real pictures are."""
     found = load("evaluation")["copies"]
     rows = [[who, str(value["n"]), measured(value["copies"])] for who, value in found.items() if "copies" in value]
     return table(["set", "pictures", "share that counts as copies"], rows)
@@ -77,12 +100,14 @@ def copies() -> list[str]:
 def diversity() -> list[str]:
     """How different the pictures of one prompt without a style are."""
     found = load("evaluation")["diversity"]
-    return table(["set", "diversity"], [[who, measured(found[who])] for who in ("model", "the four styles")])
+    names = {"model": "the model", "the four styles": "the artists, of the same things"}
+    names["the four styles, of things that the judge does not know"] = "the artists, of things not learned"
+    return table(["drawings of", "diversity"], [[words, measured(found[who])] for who, words in names.items()])
 
 
 def settings() -> list[str]:
     """A line for each setting that was compared: its marks, and their distance from the best one's."""
-    marks = [mark for mark in MARKS if mark != "hard_20"]
+    marks = [mark for mark in MARKS if mark != "hard_20"]  # as many columns as a phone has room for
 
     def cell(row: dict[str, Any], mark: str) -> str:
         digits = 3 if mark == "similarity" else 2  # it moves by less than shares of right drawings do
@@ -105,6 +130,8 @@ def settings() -> list[str]:
 TABLES = {
     "test": lambda: held_out("test"),
     "unseen": lambda: held_out("unseen"),
+    "against": against,
+    "twins": twins,
     "distances": distances,
     "copies": copies,
     "diversity": diversity,
