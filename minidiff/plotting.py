@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from minidiff.toy import Mixture
 
 INK = "#24211f"  # lines that matter most, and text
-QUIET = "#b9b2aa"  # what stands in the background
+QUIET = "#938b82"  # what stands in the background
 WARM, COOL = "#d1662b", "#2f7f8f"  # two things compared: apart for every kind of color vision, and in gray
-GOLD, PLUM = "#c79a2e", "#7a4a76"
+GOLD, PLUM = "#a97f14", "#7a4a76"
 _CLOSE: dict[str, Any] = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0.02, "hspace": 0.02}
 LINEAR, COSINE = WARM, COOL  # the two noise schedules, the same throughout the book
 

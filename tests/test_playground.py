@@ -140,7 +140,7 @@ def test_a_typed_prompt_is_drawn_at_enter_and_can_be_stopped(drawn: Page) -> Non
     assert drawn.run(f"{PARTS}.draw.textContent") == "Stop"
     assert 1 <= drawn.run(stop) < 40
     assert drawn.run(f"{PARTS}.draw.textContent") == "Draw"
-    assert drawn.run(f"{PARTS}.status.textContent").startswith("Drawn in ")
+    assert drawn.run(f"{PARTS}.status.textContent").startswith("Stopped after ")
     assert drawn.run(f"{PARTS}.picture.getAttribute('aria-label')").startswith("a panda, after step ")
 
 

@@ -105,7 +105,7 @@ def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2,
     font = ImageFont.load_default(size=size)
     side = 64 * scale
     broken = [[wrapped(caption, side + 8, font) for caption in row] for row in words]
-    lines = max(caption.count("\n") + 1 for row in broken for caption in row)
+    lines = max(caption.count("\n") + bool(caption) for row in broken for caption in row)
     width, height = side + 12, side + 8 + (size + 3) * lines
     page = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
     draw = ImageDraw.Draw(page)
@@ -132,12 +132,11 @@ def main() -> None:
 
     emoji = load_emoji()
     problems = held_out()
-    rows, words = [], []
+    rows = []
     for caption, index in problems:
         true = Image.fromarray(emoji.at([index])[0].permute(1, 2, 0).numpy())
         rows.append([*pipe([caption] * 8, seed=0, **SETTINGS), true])
-        words.append([""] * 8 + ["true"])
-    sheet(rows, words, scale=1, size=14).quantize(256, dither=0).save(FOLDER / "held_out.png", optimize=True)
+    sheet(rows, [[""] * 9] * len(rows), scale=1).quantize(256, dither=0).save(FOLDER / "held_out.png", optimize=True)
     made: dict[str, Any] = {
         "command": "python book/tools/gallery.py",
         "checkpoint": "emoji-64",

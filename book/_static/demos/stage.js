@@ -20,7 +20,7 @@ const stage = (() => {
   // A slider with its name and its value in words.
   function slider(name, { min, max, step = 1, value }, words, changed) {
     const input = element("input", { type: "range", min, max, step, value, "aria-label": name });
-    const output = element("output");
+    const output = element("output", { "aria-live": "off" });
     function say() {
       output.textContent = words(+input.value);
       input.setAttribute("aria-valuetext", output.textContent);

@@ -143,11 +143,12 @@
     on_step(frame) {
       this.frames.push(frame);
       const { result, time, detail } = this.parts;
+      const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then the picture appears when it is done
       result.hidden = false;
+      if (frame.step === 1) result.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "nearest" });
       time.max = frame.step; // before the value, which it limits
       time.value = frame.step;
       detail.textContent = `step ${frame.step} of ${frame.steps}, ${frame.seconds.toFixed(2)} s a step`;
-      const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then the picture appears when it is done
       if (!still || frame.step === frame.steps) this.show();
     }
 
@@ -155,7 +156,8 @@
       const seconds = (performance.now() - this.began) / 1000, count = this.frames.length;
       this.rest();
       this.show();
-      this.say(`Drawn in ${seconds.toFixed(1)} s, ${count} step${count === 1 ? "" : "s"}.${this.remark}`);
+      const steps = `${count} step${count === 1 ? "" : "s"}`, whole = count === this.asked.steps;
+      this.say(whole ? `Drawn in ${seconds.toFixed(1)} s, ${steps}.${this.remark}` : `Stopped after ${steps} of ${this.asked.steps}.`);
       this.dispatchEvent(new CustomEvent("drawn", { detail: { seconds, settings: this.asked } }));
     }
 

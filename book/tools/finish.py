@@ -1,0 +1,65 @@
+"""The last touch on every page, when all are written: what the theme loads too late, in vain or unasked.
+
+- The color scheme is known before anything is drawn: the theme's own script finds it out after the first paint.
+- Pictures say how large they are, and the typefaces come at once, so that nothing jumps while the page loads.
+- Icons come from the theme's typeface; the second copy of them, half a megabyte of script, is not fetched.
+- The script of live cells, which has nothing to do in a book of stored outputs, is left out.
+- Buttons of the table of contents have names; a table's empty corner is no heading.
+"""
+
+import pathlib
+import re
+
+import imagesize
+from sphinx.application import Sphinx
+
+SCHEME = """
+    document.documentElement.dataset.theme ||= matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    if (location.protocol !== "file:") // where typefaces may not be asked for in advance
+      for (const name of ["serif-4-latin-normal", "serif-4-latin-italic", "sans-3-latin-normal"])
+        document.head.append(Object.assign(document.createElement("link"), {
+          rel: "preload", as: "font", type: "font/woff2", crossOrigin: "",
+          href: document.documentElement.dataset.content_root + `_static/vendor/fonts/source-${name}.woff2`,
+        }));
+  </script>"""
+VAIN = re.compile(
+    r"<script[^>]*(?:fontawesome\.js|sphinx-thebe\.js)[^>]*></script>"
+    r"|<link[^>]*sphinx-thebe\.css[^>]*>|<script>const THEBE_JS_URL[^\n]*</script>"
+)
+DUMB = re.compile(r"<summary>(?=<span class=\"toctree-toggle\")")
+
+
+def finish(page: str, folder: pathlib.Path) -> str:
+    """A page with these changes; folder: where it lies, to find its pictures."""
+
+    def sized(tag: re.Match[str]) -> str:
+        source = re.search(r'src="([^"#?:]+\.(?:png|jpg|webp|gif))"', tag[0])
+        if not source or re.search(r"\s(?:width|height|style)=", tag[0]):
+            return tag[0]
+        width, height = imagesize.get(folder / source[1])
+        return f'<img width="{width}" height="{height}"{tag[0][4:]}' if width > 0 else tag[0]
+
+    if "data-content_root" not in page:  # a page that only leads to another
+        return page
+    page = page.replace("\n  </script>", SCHEME, 1)
+    page = re.sub(r"<img\s[^>]*>", sized, VAIN.sub("", page))
+    page = re.sub(r'<th class="([^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
+    return DUMB.sub('<summary aria-label="its parts">', page)
+
+
+def finish_all(app: Sphinx, error: Exception | None) -> None:
+    """Every page of the book, and what no page asks for: maps for debugging, typefaces for old browsers."""
+    if error or app.builder.format != "html":
+        return
+    for path in pathlib.Path(app.outdir).rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        path.write_text(finish(page, path.parent), encoding="utf-8")
+    for path in pathlib.Path(app.outdir, "_static").rglob("*.*"):
+        if path.suffix in (".map", ".ttf") or path.name == "fontawesome.js":
+            path.unlink()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """After everything is written."""
+    app.connect("build-finished", finish_all)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
