@@ -146,12 +146,12 @@ class Denoiser(Protocol):
 def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     """One time per sample: a number or a tensor of shape () or (B,) becomes (B,), on x's device.
 
-    Raises ValueError for times outside of [0, 1], where looking does not wait for another device.
+    Raises ValueError for a number outside of [0, 1] (rounding aside) and for a tensor of integers.
     """
-    times = torch.as_tensor(t, dtype=torch.float32)
-    if times.device.type == "cpu" and not bool(((times >= 0) & (times <= 1)).all()):
-        raise ValueError(f"`t` must lie between 0 (data) and 1 (noise), step i of T being i / T; got {_short(t)}.")
-    return times.to(x.device).expand(len(x))
+    number = isinstance(t, numbers.Real)  # a tensor's values are not looked at: that would wait for a GPU
+    if (number and not -1e-4 <= t <= 1 + 1e-4) or (isinstance(t, Tensor) and not t.is_floating_point()):
+        raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {_short(t)}.")
+    return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
 
 
 def check_schedule(schedule: Any) -> NoiseSchedule:

@@ -99,6 +99,8 @@ def inpaint(
         raise ValueError(
             f"`mask` must be a PIL image, white where the picture shall be drawn anew; got {mask!r:.80}."
         )
+    if mask.mode in ("I", "F") and mask.format is None:  # made of an array; from files "I" means 16 bits
+        mask = mask.convert("L")
     known = from_image(image, pipe.size).to(pipe.device)
     hole = from_image(on_paper(mask, "black"), pipe.size).mean(1, keepdim=True).to(pipe.device) > 0
     if not bool(hole.any()):

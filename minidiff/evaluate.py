@@ -19,7 +19,14 @@ from torch import Tensor
 from minidiff.common import Condition, check_int
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiSet, load_emoji
-from minidiff.evaluate_sets import copy_rates, prompt_diversity, test_distances, trained_distances, trained_pairs
+from minidiff.evaluate_sets import (
+    copy_rates,
+    prompt_diversity,
+    real_copies,
+    test_distances,
+    trained_distances,
+    trained_pairs,
+)
 from minidiff.evaluate_tasks import (
     SEED_STRIDE,
     Generate,
@@ -86,7 +93,7 @@ def evaluate(
     judge, settings, emoji = judge or Judge.load(device=None), settings or Settings(), emoji or load_emoji()
     result: dict[str, Any] = {"settings": asdict(settings) | {"seed": seed}, "seen": SEEN, "splits": {}}
     result["pictures"] = pictures = {}
-    drawn: dict[str, Tensor] = {}
+    drawn: dict[str, tuple[Tensor, int]] = {}
     for split in ("test", "validation", "unseen"):
         tasks = problems(emoji, split, judge.bases)
         answers = _answers(generate, emoji, tasks, split, settings, similarity, seed)
@@ -100,19 +107,21 @@ def evaluate(
             "rows": {name: summarize(tasks, repeats, seed) for name, repeats in marks.items()},
             "model_minus": {who: summarize(tasks, less, seed)["all"] for who, less in ahead.items()},
         }
-        drawn[split] = torch.cat(answers["model"])
+        drawn[split] = torch.cat(answers["model"]), len({task.record.base for task in tasks})
         for name, xs in answers.items():
             pictures[f"{split}: {name}"] = ([task.prompt for task in tasks], xs[0])
         if split == "test":
             result["distribution"] = {"test": test_distances(judge, emoji, tasks, answers, seed)}
     trained = trained_pairs(emoji, distribution_size, seed)
     captions = [canonical_caption(emoji.records[c], STYLES[s]) for s, c in trained[0]]
-    drawn["trained prompts"] = draw(generate, captions, [STYLES[s] for s, _ in trained[0]], settings, seed)
-    pictures["trained prompts: model"] = (captions[:64], drawn["trained prompts"][:64])
-    result["distribution"]["trained prompts"] = trained_distances(
-        generate, judge, emoji, trained, drawn["trained prompts"], settings, seed
-    )
-    result["copies"], pairs = copy_rates(judge, emoji, drawn)
+    x = draw(generate, captions, [STYLES[s] for s, _ in trained[0]], settings, seed)
+    pictures["trained prompts: model"] = (captions[:64], x[:64])
+    result["distribution"]["trained prompts"] = trained_distances(generate, judge, emoji, trained, x, settings, seed)
+    drawn["trained prompts"] = x, len(x)
+    controls = real_copies(generate, emoji, trained[0], settings, x.shape[-1], seed)
+    for name, (copied, _) in controls.items():
+        pictures[name] = (captions[:64], copied[:64])
+    result["copies"], pairs = copy_rates(judge, emoji, controls | drawn)
     pictures["nearest training pictures (sample, its nearest)"] = pairs
     result["diversity"] = prompt_diversity(generate, judge, emoji, settings, diversity_prompts, seed)
     result["seconds"] = time.monotonic() - started

@@ -18,7 +18,7 @@ from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, copies, diversity, frechet_distance, kernel_distance, nearest, with_interval
 
 Pair = tuple[int, int]  # style, concept
-SHIFT = 2  # px, by which the training of emoji-64 moves its pictures
+SHIFT = 2  # of 64 px, by which the training of emoji-64 moves its pictures
 
 
 def _distances(judge: Judge, rows: dict[str, Tensor], reference: Tensor, seed: int) -> dict[str, Any]:
@@ -80,13 +80,29 @@ def trained_distances(
     )
 
 
-def copy_rates(
-    judge: Judge, emoji: EmojiSet, drawn: dict[str, Tensor]
-) -> tuple[dict[str, Any], tuple[list[str], Tensor]]:
-    """The share of copies among the pictures of each set of prompts, beside two kinds of real pictures.
+def real_copies(
+    generate: Generate, emoji: EmojiSet, trained: list[Pair], settings: Settings, size: int, seed: int
+) -> dict[str, tuple[Tensor, int]]:
+    """What should be found as copies: training pictures, moved as in training, and the same drawn again.
 
-    Held-out ones of which no twin was trained on set the thresholds; training pictures, moved by up to two pixels as
-    the generator's training does, are copies that should be found.
+    The second are noised to t = `AGAIN` and drawn with their captions: as blurred and recolored as a network might
+    remember them. As `copy_rates` takes them, size x size pixels.
+    """
+    captions = [canonical_caption(emoji.records[c], STYLES[s]) for s, c in trained]
+    styles = [STYLES[s] for s, _ in trained]
+    real = torch.stack([emoji.pixels(STYLES[s])[c] for s, c in trained])
+    moved = shrink(shift_pictures(real, SHIFT, seeded(seed)), size)
+    again = draw(generate, captions, styles, settings, seed + 11 * SEED_STRIDE, starts=to_float(moved))
+    names = "training pictures, moved as in training", "the same, drawn again"
+    return {name: (x, len(trained)) for name, x in zip(names, (moved, again), strict=True)}
+
+
+def copy_rates(
+    judge: Judge, emoji: EmojiSet, drawn: dict[str, tuple[Tensor, int]]
+) -> tuple[dict[str, Any], tuple[list[str], Tensor]]:
+    """The share of copies among the pictures of each set, given with the number of concepts that they show.
+
+    The thresholds come from held-out pictures of which no twin was trained on.
     """
     home, rows = judge.scale.device, emoji.split_indices("train").tolist()
     training = emoji.at(rows).to(home)
@@ -103,16 +119,16 @@ def copy_rates(
         if record.split[style] == "unseen" or (record.split[style] == "test" and style not in TWINS)
     ]
     held_out, _ = distances(emoji.at(new))
-    flags, limits = copies(held_out, held_out)
+    _, limits = copies(held_out, held_out)
     found: dict[str, Any] = {"threshold": {"features": limits[0], "pixels": limits[1]}}
-    found["real pictures that nobody trained on"] = _share(flags) | _medians(held_out)
-    chosen = torch.randperm(len(rows), generator=seeded(0))[:300]
-    moved = shift_pictures(training[chosen].cpu(), SHIFT, seeded(1))
-    drawn = {"training pictures, moved as in training": moved} | drawn
-    for name, x in drawn.items():
+    found["real pictures that nobody trained on"] = {"n": len(new)} | _medians(held_out)
+    for name, (x, concepts) in drawn.items():
         near, which = distances(x)
         flags, _ = copies(near, held_out)
-        found[name] = _share(flags) | _medians(near)
+        share = bootstrap(flags.double()).as_dict()
+        if not flags.any():  # a bootstrap has no width here; Clopper & Pearson 1934, each concept being one trial
+            share["high"] = 1 - 0.025 ** (1 / concepts)
+        found[name] = {"n": len(x), "concepts": concepts, "copies": share} | _medians(near)
         if name == "test":
             closest = torch.argsort(near[0])[:32].tolist()
             places = [rows[int(which[i])] for i in closest]
@@ -123,16 +139,10 @@ def copy_rates(
 
 def _moved(x: Tensor) -> list[Tensor]:
     """uint8 pictures, moved by every shift that training used: a copy may have learned any of them."""
-    pad = F.pad(x, [SHIFT] * 4, value=255)
-    places = [(i, j) for i in range(2 * SHIFT + 1) for j in range(2 * SHIFT + 1)]
+    most = round(SHIFT * x.shape[-1] / 64)
+    pad = F.pad(x, [most] * 4, value=255)
+    places = [(i, j) for i in range(2 * most + 1) for j in range(2 * most + 1)]
     return [pad[..., i : i + x.shape[-2], j : j + x.shape[-1]] for i, j in places]
-
-
-def _share(flags: Tensor) -> dict[str, Any]:
-    share = bootstrap(flags.double()).as_dict()
-    if not flags.any():  # a bootstrap of zeros has no width; this is the exact interval (Clopper & Pearson 1934)
-        share["high"] = 1 - 0.025 ** (1 / len(flags))
-    return {"n": len(flags), "copies": share}
 
 
 def _medians(distances: tuple[Tensor, Tensor]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, foreground
 
 BATCH = 512  # pictures generated at once
+AGAIN = 0.3  # the time to which copies are noised before they are drawn again
 CANDIDATES, HARD = 100, 20  # bases to choose from: any, and of the same group
 SEED_STRIDE = 1_000_000  # between repeats, so that no two pictures of one evaluation start from the same noise
 TWINS = ("fluent-flat", "fluent-3d")  # the same drawing twice: who has seen one has as good as seen the other
@@ -32,7 +33,8 @@ class Generate(Protocol):
     def __call__(self, prompts: list[str], styles: list[str | None], seeds: list[int], **how: Any) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1]; the prompts already name their style, which `styles` repeats.
 
-        how: steps, guidance, interval and shift, as in `TextToImage`.
+        how: steps, guidance, interval and shift, as in `TextToImage`; also start (B, 3, H, W) and strength, for
+        pictures that are to be noised and drawn again.
         """
         ...
 
@@ -54,18 +56,22 @@ def draw(
     styles: Sequence[str | None],
     settings: Settings,
     seeds: int | Sequence[int] = 0,
+    starts: Tensor | None = None,
 ) -> Tensor:
     """One picture per prompt, drawn in batches: uint8 (N, 3, H, W) on the CPU.
 
-    seeds: one for each prompt, or the first of consecutive ones. Raises ValueError for another shape than asked for.
+    seeds: one for each prompt, or the first of consecutive ones. starts: pictures in [-1, 1] to be noised to
+    t = `AGAIN` and drawn again, in place of pure noise. Raises ValueError for another shape than asked for.
     """
     from tqdm import tqdm
 
     seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds
-    how = {name: value for name, value in asdict(settings).items() if name != "repeats"}
+    how: dict[str, Any] = {name: value for name, value in asdict(settings).items() if name != "repeats"}
     parts = []
     for start in tqdm(range(0, len(prompts), BATCH), "drawing", leave=False, disable=None):  # None: not into files
         rows = range(start, min(start + BATCH, len(prompts)))
+        if starts is not None:
+            how |= {"start": starts[rows.start : rows.stop], "strength": AGAIN}
         x = generate([prompts[i] for i in rows], [styles[i] for i in rows], [seeds[i] for i in rows], **how)
         if x.dim() != 4 or x.shape[:2] != (len(rows), 3):
             raise ValueError(f"`generate` must return shape ({len(rows)}, 3, H, W); got {tuple(x.shape)}.")
@@ -223,11 +229,11 @@ def summarize(tasks: Sequence[Problem], repeats: Sequence[dict[str, Tensor]], se
     for subset in sorted({name for task in tasks for name in task.subsets}):
         rows = torch.tensor([i for i, task in enumerate(tasks) if subset in task.subsets])
         bases = [tasks[i].record.base for i in rows.tolist()]
-        share = torch.tensor([[base == other for base in bases] for other in dict.fromkeys(bases)]).double()
-        share *= len(share) / len(rows)  # (bases, P): a base with more problems counts for more, as in the mean
+        same = torch.tensor([[base == other for base in bases] for other in dict.fromkeys(bases)]).double()
         summary[subset] = {"n": len(rows)}
         for name in repeats[0]:
             values = torch.stack([marks[name] for marks in repeats])[:, rows].double()  # (seeds, P)
             spread = float(values.mean(1).std()) if len(values) > 1 else None
-            summary[subset][name] = bootstrap(share @ values.mean(0), seed=seed).as_dict() | {"seed_std": spread}
+            interval = bootstrap(same @ values.mean(0), same.sum(1), seed=seed)
+            summary[subset][name] = interval.as_dict() | {"seed_std": spread}
     return summary

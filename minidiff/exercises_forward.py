@@ -21,13 +21,13 @@ def two_steps_are_one(answer: Any) -> str | None:
     a, b = pair
     if abs(a - 0.72) < 1e-3:
         return "0.72 is the share of the variance; a multiplies x_0 itself, so take a root."
-    if abs(a - math.sqrt(0.72)) > 1e-3:
+    if abs(a - math.sqrt(0.72)) > 5e-3:
         return "a is what two steps leave of x_0: the product of the two factors sqrt(1 - beta)."
     if abs(b - (math.sqrt(0.1) + math.sqrt(0.2))) < 1e-3:
         return "standard deviations do not add; variances do, and step 2 shrinks the noise of step 1 as well."
     if abs(b**2 - 0.3) < 1e-3:
         return "nearly: step 2 multiplies the noise of step 1 by sqrt(1 - beta_2) before it adds its own."
-    if abs(b - math.sqrt(0.28)) > 1e-3:
+    if abs(b - math.sqrt(0.28)) > 5e-3:
         return "a is right. For b, write the variance of the two noises added up, or use a^2 + b^2 = 1."
     return None
 

@@ -35,7 +35,7 @@ def error_of_the_picture(answer: Any) -> str | None:
 def ddim_from_the_picture(answer: Callable[..., Any]) -> str | None:
     """A function (x_t, x0_hat, alpha_t, sigma_t, alpha_s, sigma_s) -> x_s."""
     x_t, x0_hat = torch.randn(2, 4, generator=seeded(0), dtype=torch.float64)
-    alpha_t, sigma_t, alpha_s, sigma_s = 0.6, 0.8, 0.8, 0.6
+    alpha_t, sigma_t, alpha_s, sigma_s = 0.5, 0.9, 0.8, 0.3  # all different: to mistake one is to be wrong
     value = answer(x_t, x0_hat, alpha_t, sigma_t, alpha_s, sigma_s)
     if not isinstance(value, Tensor) or value.shape != x_t.shape:
         return f"return x_s, a tensor of x_t's shape {tuple(x_t.shape)}."

@@ -110,9 +110,10 @@ def with_interval(
     return Interval(mean, mean - spread, mean + spread)
 
 
-def bootstrap(values: Tensor, *, draws: int = 1000, seed: int = 0) -> Interval:
+def bootstrap(values: Tensor, counts: Tensor | None = None, *, draws: int = 1000, seed: int = 0) -> Interval:
     """The mean of independent values (N,) and the 95% interval of the means of N drawn with replacement.
 
+    counts: (N,), where each value is a sum over so many that belong together; the mean is then that of all of them.
     Percentile bootstrap (Efron 1979); of few values the interval is a little narrow: of 16 normal ones it holds the
     true mean in 91% of cases, of 70 in 94%. One value has no interval: low = high = mean. Raises ValueError for none.
     """
@@ -120,9 +121,11 @@ def bootstrap(values: Tensor, *, draws: int = 1000, seed: int = 0) -> Interval:
     if not len(values):
         raise ValueError("`values` must hold at least one number; got none.")
     check_int("draws", draws, 2, 1_000_000)
+    counts = torch.ones_like(values) if counts is None else counts.detach().cpu().double()
     rows = torch.randint(len(values), (draws, len(values)), generator=seeded(seed))
-    low, high = torch.quantile(values[rows].mean(1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(float(values.mean()), low, high)
+    means = values[rows].sum(1) / counts[rows].sum(1)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(values.sum() / counts.sum()), low, high)
 
 
 def diversity(features: Tensor) -> float:

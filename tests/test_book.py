@@ -66,13 +66,11 @@ def test_a_page_is_whole_and_asks_nobody_else(name: str, home: str, page: Page, 
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_first_visit_has_its_colors_before_the_themes_script_runs(
-    dark: bool, browser: Browser, address: str
-) -> None:
+def test_a_visit_has_its_colors_before_the_themes_script_runs(dark: bool, browser: Browser, address: str) -> None:
     page = browser.page(dark=dark)
     page.send("Network.setBlockedURLs", urls=["*theme.js*"])
     page.open(f"{address}/index.html")
-    page.run("localStorage.clear()")  # no visit before
+    page.run("localStorage.setItem('mode', 'auto'), localStorage.setItem('theme', 'neither'), 0")  # an earlier visit
     page.open(f"{address}/book/intro.html")
     assert page.run("document.documentElement.dataset.theme") == ("dark" if dark else "light")
     fonts = "[...document.querySelectorAll('link[rel=preload][as=font]')].map(link => link.href)"
@@ -85,6 +83,9 @@ def test_a_page_fits_a_phone(name: str, page: Page, address: str) -> None:
     page.resize(390, 844)
     page.open(f"{address}/{name}.html")
     assert page.run("document.documentElement.scrollWidth") <= 390
+    squeezed = """[...document.querySelectorAll('.bd-article img')].filter(i => i.naturalWidth && i.offsetWidth
+        && Math.abs(i.offsetWidth * i.naturalHeight / i.offsetHeight / i.naturalWidth - 1) > 0.05).map(i => i.src)"""
+    assert page.run(squeezed) == []
     outside = """[...document.querySelectorAll('.bd-article *')].filter(e => {
         const box = e.getBoundingClientRect();
         if (!box.width || box.right <= 391) return false;

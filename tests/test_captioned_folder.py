@@ -77,6 +77,8 @@ def test_missing_empty_and_stray_captions_are_named(two, captions, sentence):
         ("captions.csv", b"file,caption\ncat.png,\xff\xfe\n", "must be UTF-8"),
         ("captions.jsonl", b'{"file": "cat.png", "caption": "a"}\n{"file": \n', "row 2 of"),
         ("captions.jsonl", b"[1, 2]\n", "row 1 of"),
+        ("captions.jsonl", b'"cat.png"\n', "row 1 of"),
+        ("captions.jsonl", b"null\n", "row 1 of"),
         ("captions.jsonl", b"[" * 100_000, "row 1 of"),
         ("captions.csv", b'file,caption\ncat.png,"' + b"x" * 200_000 + b'"\n', "row 1 of"),
     ],
@@ -153,6 +155,11 @@ def test_a_real_torchvision_dataset_works():
 def test_an_unusable_item_is_named(items, sentence):
     with pytest.raises(ValueError, match=sentence):
         from_torchvision(items, 16)
+
+
+def test_a_row_may_end_in_empty_columns_as_spreadsheets_write_them(two):
+    (two / "captions.csv").write_text("file,caption\ncat.png,a cat,,\nmore/dog.png,a dog,\n")
+    assert FolderPictures(two, 16).captions == ["a cat", "a dog"]
 
 
 def test_a_comma_in_a_caption_wants_quotes(two):

@@ -96,6 +96,14 @@ def test_bootstrap_of_one_value_is_that_value_and_of_none_is_an_error() -> None:
         bootstrap(torch.tensor([]))
 
 
+def test_values_that_belong_together_are_drawn_together() -> None:
+    sums, counts = torch.tensor([2.0, 1.0, 3.0, 1.0]), torch.tensor([2, 1, 3, 1])
+    assert bootstrap(sums, counts).as_dict() == {"mean": 1, "low": 1, "high": 1}
+    assert bootstrap(torch.tensor([2.0, 0.0]), torch.tensor([2, 1])).as_dict() == pytest.approx(
+        {"mean": 2 / 3, "low": 0, "high": 1}
+    )
+
+
 def test_diversity_is_the_mean_cosine_distance_over_all_pairs() -> None:
     x = normal(7, 5, 0)
     unit = x / x.norm(dim=1, keepdim=True)

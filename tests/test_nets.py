@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from minidiff.denoisers import NetDenoiser
 from minidiff.nets import MLP, UNet, UNetConfig
 from minidiff.nets.layers import Attention, AttentionBlock, TimeEmbedding, place_embedding
 from minidiff.schedules import RectifiedFlow
+from minidiff.text import WordEncoder
+from minidiff.training import ConditionDropout, Denoising
+from minidiff.training.objectives import JointDenoising
 
 SMALL = UNetConfig(
     size=16, widths=(16, 32), attention=(False, True), blocks=1, embedding=32,
@@ -198,18 +202,14 @@ def test_a_label_that_the_network_does_not_know_is_named():
         net(torch.zeros(1, 3, 8, 8), torch.zeros(1), Condition(label=torch.tensor([5])))
 
 
-@pytest.mark.parametrize(
-    ("cond", "wanted"),
-    [
-        (Condition(text=words()), "context_dim"),
-        (Condition(image=torch.zeros(3, 8)), "image_dim"),
-        (Condition(label=torch.ones(3, dtype=torch.long)), "labels"),
-    ],
-)
-def test_a_condition_that_cannot_be_read_is_refused(cond, wanted):
-    deaf = UNet(UNetConfig(size=16, widths=(16, 32), attention=(False, True), blocks=1, embedding=32))
-    with pytest.raises(ValueError, match=f"`cond` holds what this UNet cannot be told: make it with `{wanted}`"):
-        deaf(X, T, cond)
+def test_a_training_on_what_the_network_cannot_read_is_refused():
+    nothing = replace(SMALL, context_dim=None, pooled_dim=None, image_dim=None, labels=0)
+    deaf = NetDenoiser(UNet(nothing), RectifiedFlow())
+    with pytest.raises(ValueError, match="`label_drop` must be 0 for a network without labels"):
+        Denoising(deaf, label_drop=0.1)
+    with pytest.raises(ValueError, match="`denoiser` must read text: make its UNet with `context_dim`"):
+        JointDenoising(deaf, WordEncoder.of(["a cat"], dim=12, heads=2), ConditionDropout())
+    assert deaf(X, T, everything()).x0.shape == X.shape  # as the weak model of guidance, say
 
 
 @pytest.mark.parametrize("wrong", [{"size": 16.0}, {"patch": 0}, {"labels": -1}, {"labels": True}, {"dropout": 2}])

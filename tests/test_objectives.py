@@ -13,10 +13,10 @@ from minidiff.training.objectives import JointDenoising
 
 
 def test_labels_travel_with_their_samples() -> None:
-    source = TensorSource(torch.arange(10.0)[:, None], torch.arange(10))
+    source = TensorSource(torch.arange(10.0)[:, None], torch.arange(1, 11))
     x, cond = source.batch(torch.tensor([3, 7]), seeded(0))
     assert x.flatten().tolist() == [3, 7]
-    assert cond is not None and cond.label is not None and cond.label.tolist() == [3, 7]
+    assert cond is not None and cond.label is not None and cond.label.tolist() == [4, 8]
     with pytest.raises(ValueError, match="`labels` must have one entry per sample"):
         TensorSource(torch.zeros(3, 1), torch.zeros(2))
     with pytest.raises(ValueError, match=r"`x` must be floating-point .*got torch\.uint8: .*to_float"):

@@ -214,7 +214,10 @@ def _denoiser():
             r"`schedule` must have alpha\(t\) and sigma\(t\), .* got 'cosine'\.",
         ),
         (lambda: time_grid("cosine", 5), r"`schedule` must have .* got 'cosine'\."),  # type: ignore[arg-type]
-        (lambda: _denoiser()(torch.zeros(2, 2), 500), r"`t` must lie between 0 .*step i of T being i / T; got 500"),
+        (
+            lambda: _denoiser()(torch.zeros(2, 2), 500),
+            r"`t` must be from 0 .* i / T for step i of T; got 500",
+        ),
         (lambda: _denoiser()(torch.zeros(2, 2), torch.tensor([1, 999])), r"`t` .* got tensor\(\[  1, 999\]\)\."),
         (lambda: _denoiser()(torch.zeros(2, 2), float("nan")), r"`t` .* got nan\."),
         (lambda: NetDenoiser(MLP(), RectifiedFlow), r"`schedule` must have .* got <class"),  # type: ignore[arg-type]

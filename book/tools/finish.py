@@ -9,12 +9,18 @@
 
 import pathlib
 import re
+from urllib.parse import unquote
 
 import imagesize
 from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
 
+THEMES = """dataset.theme = localStorage.getItem("theme") || "";
+  </script>"""
 SCHEME = """
-    document.documentElement.dataset.theme ||= matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const chosen = document.documentElement.dataset.mode, dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    if (chosen !== "light" && chosen !== "dark") document.documentElement.dataset.theme = dark ? "dark" : "light";
     if (location.protocol !== "file:") // where typefaces may not be asked for in advance
       for (const name of ["serif-4-latin-normal", "serif-4-latin-italic", "sans-3-latin-normal"])
         document.head.append(Object.assign(document.createElement("link"), {
@@ -36,12 +42,15 @@ def finish(page: str, folder: pathlib.Path) -> str:
         source = re.search(r'src="([^"#?:]+\.(?:png|jpg|webp|gif))"', tag[0])
         if not source or re.search(r"\s(?:width|height|style)=", tag[0]):
             return tag[0]
-        width, height = imagesize.get(folder / source[1])
+        path = folder / unquote(source[1])
+        width, height = imagesize.get(path) if path.is_file() else (0, 0)
         return f'<img width="{width}" height="{height}"{tag[0][4:]}' if width > 0 else tag[0]
 
-    if "data-content_root" not in page:  # a page that only leads to another
+    if "data-content_root" not in page or SCHEME in page:  # a page that only leads to another; one that is finished
         return page
-    page = page.replace("\n  </script>", SCHEME, 1)
+    if THEMES not in page:
+        raise ExtensionError("The theme does not set its colors where it used to: see book/tools/finish.py.")
+    page = page.replace(THEMES, THEMES.removesuffix("\n  </script>") + SCHEME)
     page = re.sub(r"<img\s[^>]*>", sized, VAIN.sub("", page))
     page = re.sub(r'<th class="([^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
     return DUMB.sub('<summary aria-label="its parts">', page)
@@ -59,7 +68,13 @@ def finish_all(app: Sphinx, error: Exception | None) -> None:
             path.unlink()
 
 
+def dark_code(app: Sphinx, config: Config) -> None:
+    """Colors of code on dark pages; here, since options in _config.yml would replace all that Jupyter Book sets."""
+    config.html_theme_options["pygments_dark_style"] = "github-dark"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """After everything is written."""
+    """Before anything is written, and after everything is."""
+    app.connect("config-inited", dark_code)
     app.connect("build-finished", finish_all)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -34,7 +34,7 @@ def train(
     ] = False,
     device: Device = None,
 ) -> None:
-    """Train a preset; run the same command again to go on where it was cut off.
+    """Train a preset; the same command, given again, goes on where it was cut off. Ctrl-C saves first.
 
     Examples:
 

@@ -179,7 +179,7 @@ def _rows(path: Path) -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     try:
         for record in records:
-            if None in record:  # where csv puts what has no column
+            if isinstance(record, dict) and any(map(str.strip, record.get(None) or ())):  # csv: what has no column
                 raise ValueError("it has more columns than the first row: put a caption with a comma in quotes")
             keys = {str(key).strip().lower(): value for key, value in record.items()}
             name = next((keys[column] for column in FILE_COLUMNS if column in keys), None)

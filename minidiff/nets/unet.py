@@ -122,7 +122,6 @@ class UNet(nn.Module):
                 "a UNet with another `size`."
             )
         cond = Condition() if cond is None else cond
-        self._check_reads(cond)
         embedding = self._embed(t, cond)
         context, mask = self._words(x.shape[0], cond)  # len(x) would be a constant when exported
         h = self.inlet(F.pixel_unshuffle(x, self.config.patch))
@@ -139,16 +138,6 @@ class UNet(nn.Module):
             if not isinstance(upsample, nn.Identity):
                 h = upsample(F.interpolate(h, scale_factor=2.0, mode="nearest"))
         return F.pixel_shuffle(self.outlet(F.silu(self.norm_out(h))), self.config.patch)
-
-    def _check_reads(self, cond: Condition) -> None:
-        words = self.no_text if self.pooled is None else self.pooled
-        for part, reader, size in (
-            (cond.text, words, "context_dim"),
-            (cond.image, self.image, "image_dim"),
-            (cond.label, self.label, "labels"),
-        ):
-            if part is not None and reader is None:
-                raise ValueError(f"`cond` holds what this UNet cannot be told: make it with `{size}`.")
 
     def _embed(self, t: Tensor, cond: Condition) -> Tensor:
         embedding = self.time(t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ class Interrupt:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
+        os.write(2, b"\nThe step is finished and saved. Ctrl-C again ends the run at once.\n")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class TrainResult:
 
     history: one dict per `log_every` steps with step, loss and grad_norm (means over those steps), lr,
     images_per_second, seconds since the start, and the steps skipped so far. objective holds the last weights,
-    ema their average. stopped: "steps", "minutes" or "on_step", and "" while running.
+    ema their average. stopped: "steps", "minutes", "on_step" or "Ctrl-C", and "" while running.
     """
 
     objective: nn.Module
@@ -68,7 +68,8 @@ def train(
     there, and a later call goes on from the newest, bit for bit on the CPU. Started by `torchrun` or `accelerate
     launch`, each process takes its share of every batch, with its own noise. `on_step(result)` is called after
     each step (in every process) and ends the run by returning True. The global random state is left as found.
-    Ctrl-C (KeyboardInterrupt) ends a run with a folder after the step at hand, saved; a second one at once.
+    Ctrl-C (KeyboardInterrupt) ends a run of one process with a folder after the step at hand, saved; a second
+    one, or one in a thread, ends it at once.
     Raises ValueError for a source smaller than a batch or swapped arguments, TrainingDiverged, and CheckpointError.
     """
     if not isinstance(objective, nn.Module):

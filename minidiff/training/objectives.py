@@ -53,6 +53,8 @@ class Denoising(nn.Module):
         self.denoiser = denoiser
         self.drop = drop
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
+        if label_drop and not _reads(denoiser, "labels"):
+            raise ValueError("`label_drop` must be 0 for a network without labels: make the UNet with `labels`.")
         self.start = ""
 
     @property
@@ -90,6 +92,8 @@ class JointDenoising(Denoising):
 
     def __init__(self, denoiser: nn.Module, encoder: nn.Module, drop: ConditionDropout) -> None:
         super().__init__(denoiser, drop)
+        if not _reads(denoiser, "context_dim", "pooled_dim"):
+            raise ValueError("`denoiser` must read text: make its UNet with `context_dim` or `pooled_dim`.")
         self.encoder = encoder
 
     def forward(self, batch: tuple[Tensor, Any], generator: torch.Generator) -> Tensor:
@@ -98,3 +102,10 @@ class JointDenoising(Denoising):
         ids, mask = self.encoder.tokenize(captions) if isinstance(captions, list) else captions  # type: ignore
         text = self.encoder.encode_ids(ids.to(x0.device), mask.to(x0.device))  # type: ignore
         return super().forward((x0, Condition(text=text)), generator)
+
+
+def _reads(denoiser: nn.Module, *sizes: str) -> bool:
+    """Whether the network was made to be told something, as far as its configuration says."""
+    config = getattr(getattr(denoiser, "net", None), "config", None)
+    known = [getattr(config, size) for size in sizes if hasattr(config, size)]
+    return any(known) or not known

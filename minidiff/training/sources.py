@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from copy import copy
 from typing import Any, Protocol
 
 import torch
@@ -68,7 +69,10 @@ class TensorSource:
 
     def to(self, device: torch.device | str) -> TensorSource:
         """The same samples on another device."""
-        return TensorSource(self.x.to(device), None if self.labels is None else self.labels.to(device))
+        moved = copy(self)
+        moved.x = self.x.to(device)
+        moved.labels = None if self.labels is None else self.labels.to(device)
+        return moved
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """A fresh shuffle of all samples in each epoch."""
