@@ -146,7 +146,7 @@ def cook(
     look: str | Path | None = None,
     **settings: Any,
 ) -> Drawing:
-    """Draw by the name of a recipe; rewriter: None, "keywords" (offline), or a model of `transformers`.
+    """Draw by the name of a recipe; rewriter: None, "expand" (offline), or a model of `transformers`.
 
     prior, look: folders of one's own in place of the bundled models; look "none" draws without one. Raises ValueError
     for an option that does not go with the recipe.
@@ -154,7 +154,7 @@ def cook(
     check_recipe(recipe, style=style, rewriter=rewriter, prior=prior, look=look)
     if recipe == "midjourney":
         return midjourney(pipe, prompts, look=None if look == "none" else look or "midjourney", **settings)
-    write = None if rewriter is None else expand if rewriter == "keywords" else HubRewriter(rewriter)
+    write = None if rewriter is None else expand if rewriter == "expand" else HubRewriter(rewriter)
     own = None if prior is None else load_prior(prior, pipe=pipe)
     return dalle(pipe, prompts, style=style, rewriter=write, prior=own, **settings)
 

@@ -249,7 +249,7 @@ def test_generate_cooks_by_recipe_and_says_what_it_did(
     monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path)
     (tmp_path / "prior").symlink_to(prior)  # as if it were bundled
     common = ["--checkpoint", "small", "--steps", 2, "--scale", 1]
-    done = minidiff("generate", LONG, "--recipe", "dalle", "--rewriter", "keywords", *common)
+    done = minidiff("generate", LONG, "--recipe", "dalle", "--rewriter", "expand", *common)
     assert done.code == 0 and re.search("prompt 1: 213 words, rewritten as .*, read in [0-9]+ parts", done.err)
     short = minidiff("generate", "cat", "--recipe", "dalle", "--prior", prior, *common)
     assert short.code == 0 and short.err.endswith("prompt 1: 1 word, read at once\n")
@@ -265,7 +265,7 @@ def test_generate_cooks_by_recipe_and_says_what_it_did(
             ["--recipe", "midjourney", "--prior", "x"],
             "`prior` must be left out here, as only the recipe dalle has one",
         ),
-        (["--rewriter", "keywords"], "`rewriter` must be left out here, as only the recipe dalle rewrites"),
+        (["--rewriter", "expand"], "`rewriter` must be left out here, as only the recipe dalle rewrites"),
     ):
         sentence(minidiff("generate", "cat", *wrong, "--checkpoint", "nowhere"), 2, pattern)
 

@@ -19,8 +19,8 @@ from sphinx.errors import ExtensionError
 THEMES = """dataset.theme = localStorage.getItem("theme") || "";
   </script>"""
 SCHEME = """
-    const chosen = document.documentElement.dataset.mode, dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    if (chosen !== "light" && chosen !== "dark") document.documentElement.dataset.theme = dark ? "dark" : "light";
+    if (!["light", "dark"].includes(document.documentElement.dataset.mode))
+      document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     if (location.protocol !== "file:") // where typefaces may not be asked for in advance
       for (const name of ["serif-4-latin-normal", "serif-4-latin-italic", "sans-3-latin-normal"])
         document.head.append(Object.assign(document.createElement("link"), {

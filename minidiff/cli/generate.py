@@ -32,7 +32,7 @@ def generate(
         str | None, typer.Option(help="dalle or midjourney: how the prompt is prepared and the picture drawn.")
     ] = None,
     rewriter: Annotated[
-        str | None, typer.Option(help="For dalle: keywords, or a text-generation model of transformers by name.")
+        str | None, typer.Option(help="For dalle: expand, or a text-generation model of transformers by name.")
     ] = None,
     prior: Annotated[
         str | None, typer.Option(help="For dalle: the folder of another prior, see minidiff train prior.")
@@ -56,7 +56,7 @@ def generate(
 
         minidiff generate "panda" "rocket" --count 4 --guidance 6 --animate panda.gif
 
-        minidiff generate "a panda that eats bamboo" --recipe dalle --rewriter keywords
+        minidiff generate "a panda that eats bamboo" --recipe dalle --rewriter expand
 
         minidiff generate --checkpoint teaching --style noto --sampler ddim --steps 50
     """

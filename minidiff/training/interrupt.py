@@ -20,7 +20,7 @@ class Interrupt:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
-        os.write(2, b"\nThe step is finished and saved. Ctrl-C again ends the run at once.\n")
+        os.write(2, b"\nFinishing this step and saving. Ctrl-C again ends the run at once.\n")
 
 
 @contextmanager
