@@ -154,13 +154,6 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
 
 
-def check_schedule(schedule: Any) -> NoiseSchedule:
-    """Return what was given if it has alpha(t) and sigma(t); otherwise say what was expected."""
-    if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
-        raise ValueError(f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}.")
-    return schedule
-
-
 def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
     """Give (B,) values the shape (B, 1, ..., 1), type and device by which they multiply x (B, ...) row by row.
 

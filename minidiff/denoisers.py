@@ -17,10 +17,9 @@ from minidiff.common import (
     as_times,
     check_choice,
     check_number,
-    check_schedule,
     randn,
 )
-from minidiff.schedules import forward_jump
+from minidiff.schedules import check_schedule, forward_jump
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
 

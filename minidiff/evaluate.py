@@ -119,8 +119,7 @@ def evaluate(
     result["distribution"]["trained prompts"] = trained_distances(generate, judge, emoji, trained, x, settings, seed)
     drawn["trained prompts"] = x, len(x)
     controls = real_copies(generate, emoji, trained[0], settings, x.shape[-1], seed)
-    for name, (copied, _) in controls.items():
-        pictures[name] = (captions[:64], copied[:64])
+    pictures |= {name: (captions[:64], copied[:64]) for name, (copied, _) in controls.items()}
     result["copies"], pairs = copy_rates(judge, emoji, controls | drawn)
     pictures["nearest training pictures (sample, its nearest)"] = pairs
     result["diversity"] = prompt_diversity(generate, judge, emoji, settings, diversity_prompts, seed)

@@ -12,15 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.common import (
-    NoiseSchedule,
-    alpha_sigma,
-    check_choice,
-    check_int,
-    check_number,
-    check_schedule,
-    per_sample,
-)
+from minidiff.common import NoiseSchedule, alpha_sigma, check_choice, check_int, check_number, per_sample
 
 SHIFTS = (0.01, 100.0)
 
@@ -153,6 +145,13 @@ def own_shift(schedule: NoiseSchedule) -> float:
 def make_schedule(name: str) -> Any:
     """The schedule called "linear", "cosine" or "flow", or by a name that was added to `SCHEDULES`."""
     return SCHEDULES[check_choice("schedule", name, SCHEDULES)]()
+
+
+def check_schedule(schedule: Any) -> NoiseSchedule:
+    """Return what was given if it has alpha(t) and sigma(t); otherwise say what was expected."""
+    if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
+        raise ValueError(f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}.")
+    return schedule
 
 
 def forward_jump(schedule: NoiseSchedule, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

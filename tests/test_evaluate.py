@@ -185,8 +185,8 @@ def test_prompts_and_reference_of_the_distances_share_no_base(emoji: SmallEmoji)
 
 def test_one_who_repeats_training_pictures_is_caught_and_an_artist_is_not(emoji: SmallEmoji, judge: Any) -> None:
     tasks = problems(emoji, "test", judge.bases)
-    anything = ((noise([], [], [1, 2, 3, 4]) + 1) * 127.5).to(torch.uint8)
-    drawn = {"test": (lookup(emoji, tasks)[0], 3), "validation": (anything, 2)}
+    anything = ((noise([], [], [1, 2, 3, 4]) + 1) * 127.5).to(torch.uint8), 2
+    drawn = {"test": (lookup(emoji, tasks)[0], 3), "validation": anything}
     found, (captions, sheet) = copy_rates(judge, emoji, drawn)
     assert found["test"]["copies"]["mean"] == 1
     assert found["validation"]["copies"]["mean"] == 0
@@ -198,9 +198,7 @@ def test_one_who_repeats_training_pictures_is_caught_and_an_artist_is_not(emoji:
 def result(emoji: SmallEmoji, judge: Any, truth) -> dict:
     def generate(*asked, **how) -> Tensor:
         assert how["shift"] == 2.0, "one of the rows is drawn in another way"
-        if how.pop("strength", None):  # the control of the copies
-            return how["start"]
-        return truth(*asked, **how)
+        return how["start"] if "start" in how else truth(*asked, **how)  # the former: real copies, drawn again
 
     settings = Settings(repeats=2, shift=2.0)
     return evaluate(generate, judge, settings=settings, emoji=emoji, distribution_size=20, diversity_prompts=3)
