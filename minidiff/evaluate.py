@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, check_int
+from minidiff.common import Condition, check_int, seeded
 from minidiff.data.captions import canonical_caption
-from minidiff.data.emoji import STYLES, EmojiSet, load_emoji
+from minidiff.data.emoji import STYLES, EmojiSet, load_emoji, shift_pictures, shrink, to_float
 from minidiff.evaluate_sets import (
+    SHIFT,
     copy_rates,
     prompt_diversity,
-    real_copies,
     test_distances,
     trained_distances,
     trained_pairs,
@@ -113,12 +113,17 @@ def evaluate(
         if split == "test":
             result["distribution"] = {"test": test_distances(judge, emoji, tasks, answers, seed)}
     trained = trained_pairs(emoji, distribution_size, seed)
+    real, reference = (torch.stack([emoji.pixels(STYLES[s])[c] for s, c in pairs]) for pairs in trained)
     captions = [canonical_caption(emoji.records[c], STYLES[s]) for s, c in trained[0]]
-    x = draw(generate, captions, [STYLES[s] for s, _ in trained[0]], settings, seed)
+    styles: list[str | None] = [STYLES[s] for s, _ in trained[0]]
+    x = draw(generate, captions, styles, settings, seed)
     pictures["trained prompts: model"] = (captions[:64], x[:64])
-    result["distribution"]["trained prompts"] = trained_distances(generate, judge, emoji, trained, x, settings, seed)
+    result["distribution"]["trained prompts"] = trained_distances(generate, judge, real, reference, x, settings, seed)
     drawn["trained prompts"] = x, len(x)
-    controls = real_copies(generate, emoji, trained[0], settings, x.shape[-1], seed)
+    moved = shrink(shift_pictures(real, SHIFT, seeded(seed)), x.shape[-1])
+    # As blurred and recolored as a network might remember them.
+    again = draw(generate, captions, styles, settings, seed + 11 * SEED_STRIDE, starts=to_float(moved))
+    controls = {"training pictures, moved as in training": (moved, len(x)), "the same, drawn again": (again, len(x))}
     pictures |= {name: (captions[:64], copied[:64]) for name, (copied, _) in controls.items()}
     result["copies"], pairs = copy_rates(judge, emoji, controls | drawn)
     pictures["nearest training pictures (sample, its nearest)"] = pairs

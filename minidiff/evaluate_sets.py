@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.common import check_int, seeded
+from minidiff.common import check_int
 from minidiff.data.captions import canonical_caption
-from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, shift_pictures, shrink, to_float
+from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, shrink, to_float
 from minidiff.evaluate_tasks import SEED_STRIDE, TWINS, Generate, Problem, Settings, draw, families, plainest
 from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, copies, diversity, frechet_distance, kernel_distance, nearest, with_interval
@@ -65,36 +65,18 @@ def trained_pairs(emoji: EmojiSet, size: int, seed: int) -> tuple[list[Pair], li
 def trained_distances(
     generate: Generate,
     judge: Judge,
-    emoji: EmojiSet,
-    trained: tuple[list[Pair], list[Pair]],
+    real: Tensor,
+    reference: Tensor,
     pictures: Tensor,
     settings: Settings,
     seed: int,
 ) -> dict[str, Any]:
     """Prompts of training pictures against training pictures of other bases: how real many look together."""
-    real, reference = (torch.stack([emoji.pixels(STYLES[s])[c] for s, c in pairs]) for pairs in trained)
     n = len(real)
     empty = draw(generate, [""] * n, [None] * n, settings, seed + 9 * SEED_STRIDE)
     return _distances(
         judge, {"model": pictures, "unconditional": empty, "floor: real pictures": real}, reference, seed
     )
-
-
-def real_copies(
-    generate: Generate, emoji: EmojiSet, trained: list[Pair], settings: Settings, size: int, seed: int
-) -> dict[str, tuple[Tensor, int]]:
-    """What should be found as copies: training pictures, moved as in training, and the same drawn again.
-
-    The second are noised to t = `AGAIN` and drawn with their captions: as blurred and recolored as a network might
-    remember them. As `copy_rates` takes them, size x size pixels.
-    """
-    captions = [canonical_caption(emoji.records[c], STYLES[s]) for s, c in trained]
-    styles = [STYLES[s] for s, _ in trained]
-    real = torch.stack([emoji.pixels(STYLES[s])[c] for s, c in trained])
-    moved = shrink(shift_pictures(real, SHIFT, seeded(seed)), size)
-    again = draw(generate, captions, styles, settings, seed + 11 * SEED_STRIDE, starts=to_float(moved))
-    names = "training pictures, moved as in training", "the same, drawn again"
-    return {name: (x, len(trained)) for name, x in zip(names, (moved, again), strict=True)}
 
 
 def copy_rates(
@@ -154,13 +136,13 @@ def prompt_diversity(
 ) -> dict[str, Any]:
     """How different pictures of one prompt are when it names no style, beside the artists' own drawings of it."""
     check_int("diversity_prompts", count, 1, 1000)
-    bases = [rs for _, rs in sorted(families(emoji).items()) if set(plainest(rs).split.values()) == {"train"}]
-    records = [plainest(rs) for rs in random.Random(seed).sample(bases, count)]
+    plain = [plainest(rs) for _, rs in sorted(families(emoji).items())]
+    trained, unseen = ([r for r in plain if set(r.split.values()) == {split}] for split in ("train", "unseen"))
+    records = random.Random(seed).sample(trained, count)
     repeats = max(4, settings.repeats)
     prompts = [canonical_caption(record) for record in records for _ in range(repeats)]
     x = draw(generate, prompts, [None] * len(prompts), settings, seed + 10 * SEED_STRIDE)
     features = judge.features(to_float(x)).view(count, repeats, -1)
-    unseen = [rs[0] for _, rs in sorted(families(emoji).items()) if set(plainest(rs).split.values()) == {"unseen"}]
 
     def artists(known: Sequence[EmojiRecord]) -> dict[str, float]:
         real = torch.stack([emoji.pixels(style)[r.index] for r in known for style in STYLES])

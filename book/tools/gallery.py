@@ -63,6 +63,7 @@ PROMPTS = (
         "the end of the world",
     ),
 )
+LETTERS = 20  # px, of a sheet whose pictures are twice enlarged
 HELD_OUT = 10  # bases of the test split, evenly spaced
 
 
@@ -100,13 +101,13 @@ def wrapped(words: str, width: int, font: Any) -> str:
     return "\n".join(min(halves, key=lambda pair: max(map(font.getlength, pair))))
 
 
-def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2, size: int = 20) -> Image.Image:
+def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2) -> Image.Image:
     """Pictures in rows, each with its words beneath, in two lines where one is too narrow; phones halve it all."""
-    font = ImageFont.load_default(size=size)
+    font = ImageFont.load_default(size=LETTERS)
     side = 64 * scale
     broken = [[wrapped(caption, side + 8, font) for caption in row] for row in words]
     lines = max(caption.count("\n") + bool(caption) for row in broken for caption in row)
-    width, height = side + 12, side + 8 + (size + 3) * lines
+    width, height = side + 12, side + 8 + (LETTERS + 3) * lines
     page = Image.new("RGB", (width * max(map(len, rows)), height * len(rows)), "white")
     draw = ImageDraw.Draw(page)
     for y, (pictures, captions) in enumerate(zip(rows, broken, strict=True)):

@@ -9,6 +9,7 @@
   "use strict";
   const ENLARGED = 8; // pixels of the PNG per pixel of the model
   const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+  const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
   const here = (address) => new URL(address, document.baseURI).href;
 
   /* Why this browser cannot draw, or "" if it can. */
@@ -66,11 +67,14 @@
     /* A link of the gallery was chosen. It draws at once where the model is already here; otherwise nothing is loaded yet. */
     follow() {
       if (!this.restore()) return;
-      const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-      this.parts.form.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "nearest" });
+      this.reveal(this.parts.form);
       this.parts.draw.focus({ preventScroll: true });
       if (this.ready && !this.drawing) this.act();
       else if (!this.drawing) this.say("Filled in. Press Draw.");
+    }
+
+    reveal(part) {
+      part.scrollIntoView({ behavior: still() ? "auto" : "smooth", block: "nearest" });
     }
 
     label() {
@@ -143,13 +147,12 @@
     on_step(frame) {
       this.frames.push(frame);
       const { result, time, detail } = this.parts;
-      const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then the picture appears when it is done
       result.hidden = false;
-      if (frame.step === 1) result.scrollIntoView({ behavior: still ? "auto" : "smooth", block: "nearest" });
+      if (frame.step === 1) this.reveal(result);
       time.max = frame.step; // before the value, which it limits
       time.value = frame.step;
       detail.textContent = `step ${frame.step} of ${frame.steps}, ${frame.seconds.toFixed(2)} s a step`;
-      if (!still || frame.step === frame.steps) this.show();
+      if (!still() || frame.step === frame.steps) this.show(); // for who wants no motion, when it is done
     }
 
     on_done() {
