@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +155,16 @@ def test_no_exercise_takes_nan_for_an_answer() -> None:
     for exercise_id in (name for name in learn._EXERCISES if not name.startswith("0.")):
         for answer in answers:
             assert learn.verdict(exercise_id, answer)[0] is False, exercise_id
+
+
+def test_a_ddim_step_with_a_factor_mistaken_is_wrong() -> None:
+    def answer(p: int, q: int, r: int, u: int) -> Any:
+        """p x0 + q (x_t - r x0) / u, each one of alpha_t, sigma_t, alpha_s, sigma_s; right is 2, 3, 0, 1."""
+        return lambda x, x0, *f: f[p] * x0 + f[q] * (x - f[r] * x0) / f[u]
+
+    assert learn.verdict("3.2", answer(2, 3, 0, 1))[0] is True
+    for wrong in ((2, 3, 0, 2), (1, 0, 0, 1), (2, 3, 3, 1)):
+        assert learn.verdict("3.2", answer(*wrong))[0] is False
 
 
 def test_fast_mode_chooses_the_quick_size(monkeypatch: pytest.MonkeyPatch) -> None:
