@@ -126,10 +126,15 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], name: str | Path
 
 
 def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
-    """The configuration from which `build_denoiser` makes the same denoiser."""
+    """The configuration from which `build_denoiser` makes the same denoiser, to draw with; not how it was trained."""
     net = denoiser.net
     if not isinstance(net, UNet):
-        raise ValueError(f"`denoiser` must hold a UNet to be saved; got {type(net).__name__}.")
+        raise ValueError(
+            f"`denoiser` must hold a UNet to be saved; got {type(net).__name__}: keep the weights of another "
+            "network by safetensors.torch.save_file(net.state_dict(), path)."
+        )
+    if any("lora_" in weight for weight, _ in net.named_parameters()):
+        raise ValueError("`denoiser` must be without LoRA to be saved: keep that with `save_lora`.")
     kind = type(denoiser.schedule).__name__
     schedule = next((name for name in SCHEDULES if _same_schedule(make_schedule(name), denoiser.schedule)), None)
     if schedule is None:

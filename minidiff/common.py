@@ -157,8 +157,10 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
 def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
     """Give (B,) values the shape (B, 1, ..., 1), type and device by which they multiply x (B, ...) row by row.
 
-    A number stands for all rows: alpha(t) may be 1.0.
+    A number stands for all rows: alpha(t) may be 1.0. Raises ValueError for an x of integers.
     """
+    if not x.is_floating_point():
+        raise ValueError(f"`x` must be floating-point numbers, pictures in [-1, 1]; got {x.dtype}: see `to_float`.")
     return torch.as_tensor(values).to(x.dtype).to(x.device).view(-1, *[1] * (x.dim() - 1))
 
 
@@ -229,7 +231,8 @@ def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
             return choice
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {_short(value)}.{hint}")
+    named = ", ".join(known[:40]) + ", ..." * (len(known) > 40)
+    raise ValueError(f"`{name}` must be one of {named}; got {_short(value)}.{hint}")
 
 
 def _short(value: Any) -> str:

@@ -45,13 +45,13 @@ def target(parameterization: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma:
 def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
     """The inverse of `target`: solve x_t = alpha x0 + sigma eps, given the output, for x0 and eps.
 
-    "eps" divides by alpha and "x0" by sigma, so each fails at one end of time; "v" and "flow" never do.
+    "eps" divides by alpha and "x0" by sigma: at t = 1 the one may fail, at t = 0 the other answers eps = 0.
     """
     match parameterization:
         case "eps":
             return Prediction((x_t - sigma * output) / alpha, output)
         case "x0":
-            return Prediction(output, (x_t - alpha * output) / sigma)
+            return from_x0(output, x_t, alpha, sigma)
         case "v":
             norm = alpha**2 + sigma**2
             return Prediction((alpha * x_t - sigma * output) / norm, (sigma * x_t + alpha * output) / norm)
@@ -95,15 +95,25 @@ class NetDenoiser(nn.Module):
         self.time_sampling = check_choice("time_sampling", time_sampling, ("uniform", "logit-normal"))
         mean, std = time_shape
         self.time_shape = check_number("time_shape", mean, -10, 10), check_number("time_shape", std, 0, 10)
-        self.clip = clip
+        self.clip = None if clip is None else check_number("clip", clip, 1e-6, 1e6)
 
     def forward(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
-        """Predict x0 and eps, each (B, ...), for x_t (B, ...) at times t, a number or (B,)."""
+        """Predict x0 and eps, each (B, ...), for x_t (B, ...) at times t, a number or (B,); cond has 1 row or B.
+
+        Without dropout, also while the network is trained: `loss` asks it in its own way.
+        """
+        if self.training:
+            try:
+                return self.eval()(x_t, t, cond)
+            finally:
+                self.train()
         times = as_times(t, x_t)
         alpha, sigma = alpha_sigma(self.schedule, times, x_t)
         if self.parameterization == "eps" and bool((alpha == 0).any()):
             raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
-        prediction = interpret(self.parameterization, self._ask(x_t, times, cond), x_t, alpha, sigma)
+        prediction = interpret(
+            self.parameterization, self._ask(x_t, times, cond and cond.expand(len(x_t))), x_t, alpha, sigma
+        )
         if self.clip is None:
             return prediction
         return from_x0(prediction.x0.clamp(-self.clip, self.clip), x_t, alpha, sigma)
@@ -157,3 +167,10 @@ class NetDenoiser(nn.Module):
             "flow": (sigma / (alpha + sigma)) ** 2,
         }[self.parameterization]
         return (snr.clamp(max=cap) * factor).flatten().float()
+
+
+def reads(denoiser: nn.Module, *sizes: str) -> bool:
+    """Whether the network was made to be told something, as far as its configuration says."""
+    config = getattr(getattr(denoiser, "net", None), "config", None)
+    known = [getattr(config, size) for size in sizes if hasattr(config, size)]
+    return any(known) or not known

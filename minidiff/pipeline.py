@@ -17,7 +17,7 @@ from minidiff import checkpoints
 from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded
 from minidiff.data.decode import on_paper, to_tensor
 from minidiff.data.emoji import to_float, to_uint8
-from minidiff.denoisers import NetDenoiser
+from minidiff.denoisers import NetDenoiser, reads
 from minidiff.guidance import Guided
 from minidiff.samplers import STEPS, Step, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
@@ -48,14 +48,15 @@ class TextToImage(ModelHubMixin):
         self.denoiser, self.encoder = denoiser.eval(), encoder
         if isinstance(encoder, torch.nn.Module):
             encoder.eval()
-        self.styles = tuple(styles)
-        self.card = card or {}
+        self.styles, self.card = tuple(styles), card or {}
         shape: Any = getattr(denoiser.net, "config", None)
         if not hasattr(shape, "size") or getattr(shape, "channels", 3) != 3:
             raise ValueError(
                 "`denoiser` must hold a UNet for 3 channels, or a network that says their side as config.size; "
                 f"got {type(denoiser.net).__name__}: draw from another one with `minidiff.samplers.sample`."
             )
+        if encoder and not reads(denoiser, "context_dim", "pooled_dim"):
+            raise ValueError("`encoder` must be left out for a network that reads no text: see `context_dim`.")
         self.size = int(shape.size)
 
     def to(self, device: str | torch.device | None) -> TextToImage:
@@ -144,6 +145,8 @@ class TextToImage(ModelHubMixin):
         around: makes another step of the sampler's, say one that keeps a part of the picture (`minidiff.editing`).
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
+        if len(seeds) != count:
+            raise ValueError(f"`seeds` must be one per picture ({count}); got {len(seeds)}.")
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
         x = randn((count, 3, self.size, self.size), generators, self.device)
@@ -159,17 +162,16 @@ class TextToImage(ModelHubMixin):
 
     def condition(self, prompts: str | Sequence[str], style: str | None = None) -> Condition | None:
         """What the network is told for these prompts: encoded words, or the style's number for a model without."""
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         if self.encoder is None and not self.styles and style is None:
             return None
         if self.encoder is None:
             label = 0 if style is None else self.styles.index(self._known(style)) + 1
             return Condition(label=torch.full((len(prompts),), label, device=self.device))
-        prompts = [prompts] if isinstance(prompts, str) else prompts
         if style is not None:
             prompts = [self.styled(prompt, style) for prompt in prompts]
         self._warn_of_cuts(prompts)
-        text = self.encoder(prompts)
-        cond = Condition(text=text).to(self.device)
+        cond = Condition(text=self.encoder(prompts)).to(self.device)
         empty = torch.tensor([not prompt.strip() for prompt in prompts], device=self.device)
         return cond.drop(text=empty) if bool(empty.any()) else cond
 

@@ -95,7 +95,9 @@ def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
             pipe.save_pretrained(folder)
             return {}
 
-        return Job(Denoising(denoiser, drop=ConditionDropout()), source, finish)
+        objective = Denoising(denoiser, drop=ConditionDropout())
+        objective.start = fingerprint(encoder)  # with another CLIP a run cannot go on
+        return Job(objective, source, finish)
 
     return build
 
@@ -269,8 +271,9 @@ def begin_with(objective: Any, name: str) -> str:
             checkpoints.load_weights(objective.encoder, words.state_dict(), name)
     except CheckpointError as error:
         raise CheckpointError(f"`start` must be a model of the shape that this preset trains: {error}") from error
-    objective.start = fingerprint(pipe.denoiser.net)
-    return objective.start
+    begun = fingerprint(pipe.denoiser.net)
+    objective.start += begun
+    return begun
 
 
 def _compile(objective: nn.Module) -> None:

@@ -201,8 +201,9 @@ def _short(text: str) -> str:
 class _Both(nn.Module):
     """The prior and the regression that it is compared with: two networks of one size, trained on equal batches."""
 
-    def __init__(self, prior: Prior, regression: Prior):
+    def __init__(self, prior: Prior, regression: Prior, task: str):
         super().__init__()
+        self.task = task  # with another CLIP a run cannot go on
         self.prior, self.regression = prior, regression
         only_text = ConditionDropout(text=0.9, image=0.0, both=0.0, none=0.1)
         self.losses = nn.ModuleList([Denoising(prior.denoiser, only_text), Regression(regression.denoiser)])
@@ -223,7 +224,7 @@ def build_prior(device: torch.device, clip: str | None = None) -> tuple[nn.Modul
         checkpoints.save_model(folder, config, prior.state_dict())
         return evaluate_prior(prior, objective.regression, encoder, emoji, source) | {"clip": config["clip"]}
 
-    return _Both(Prior(encoder.pooled_dim), Prior(encoder.pooled_dim)), source, finish
+    return _Both(Prior(encoder.pooled_dim), Prior(encoder.pooled_dim), fingerprint(encoder)), source, finish
 
 
 CAPTIONS = 8  # variants per picture

@@ -115,17 +115,14 @@ def build_look(full: bool) -> Any:
         if full:
             net.requires_grad_(True)
         else:
-            _add_lora(net)
+            add_lora(net)
         pipe.denoiser.time_sampling = "logit-normal"
 
         def finish(objective: Any, folder: Path) -> dict[str, Any]:
             if full:
                 TextToImage(objective.denoiser, pipe.encoder, pipe.styles).save_pretrained(folder)
             else:
-                from peft import get_peft_model_state_dict
-
-                config = {"kind": "lora", "scale": 1.0, "base": before}
-                checkpoints.save_model(folder, config, get_peft_model_state_dict(objective.denoiser.net))
+                save_lora(folder, objective.denoiser.net, before)
             return {"pictures": len(source.records), "base": before}
 
         source = Collection(load_emoji(), pipe.encoder, pipe.size, device)
@@ -136,13 +133,25 @@ def build_look(full: bool) -> Any:
     return build
 
 
-def _add_lora(net: nn.Module) -> None:
+def add_lora(net: nn.Module) -> None:
+    """Freeze a network and give its linear layers and convolutions a trainable B A of rank 8, with `peft`.
+
+    So a fine-tune on pictures of one's own begins; `save_lora` keeps it, and `with_lora` draws with it.
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise RuntimeError("LoRA is trained with the library peft, which is not here: pip install peft") from error
     layers = [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers), net)
+
+
+def save_lora(folder: str | Path, net: nn.Module, base: str) -> None:
+    """Write what `add_lora` gave a network, for `with_lora`; base: the `fingerprint` of the network before."""
+    from peft import get_peft_model_state_dict
+
+    config = {"kind": "lora", "scale": 1.0, "base": base}
+    checkpoints.save_model(folder, config, get_peft_model_state_dict(net))
 
 
 def with_lora(pipe: TextToImage, look: str | Path = "midjourney", strength: float = 1.0) -> TextToImage:

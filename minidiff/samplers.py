@@ -109,6 +109,7 @@ def ddim_step(
     This one line is DDIM, the Euler step of EDM and that of flow matching. eta > 0 replaces a part of eps_hat by
     fresh noise; eta = 1 has DDPM's variance. Source: Song et al. 2021 (DDIM), equation 12.
     """
+    check_number("eta", eta, 0, 1)
     t, s = as_times(t, x_t), as_times(s, x_t)
     x0, eps = denoiser(x_t, t, cond)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)

@@ -62,7 +62,7 @@ class DiscreteSchedule(_Schedule):
 
     def _log(self, t: Tensor) -> Tensor:
         t = _wide(t)
-        table = self._log_alpha_bar.to(t.device)
+        table = self._log_alpha_bar = self._log_alpha_bar.to(t.device)  # moved once: a copy would wait for a GPU
         place = t.clamp(0, 1) * self.T
         low = place.floor().clamp(max=self.T - 1).long()
         return torch.lerp(table[low], table[low + 1], place - low)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import TextEmbedding, check_choice, check_int
+from minidiff.common import TextEmbedding, check_choice
 
 PAD, BOS, EOS = 0, 1, 3  # token 2 is <unk>; CLIP's code in transformers treats an end token of 2 specially
 
@@ -223,10 +223,13 @@ class WordEncoder(nn.Module):
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Word ids (B, context) and their mask: lower case, without punctuation."""
         ids = torch.zeros(len(prompts), self.context, dtype=torch.long)
+        place = {word: i for i, word in enumerate(self.vocabulary) if i}
         for row, prompt in zip(ids, prompts, strict=True):
-            words = [check_choice("prompts", word, self.vocabulary[1:]) for word in _words(prompt)]
-            check_int("words of a prompt", len(words), 0, self.context)
-            row[: len(words)] = torch.tensor([self.vocabulary.index(word) for word in words], dtype=torch.long)
+            words = _words(prompt)
+            if len(words) > self.context:
+                raise ValueError(f"`prompts` must have at most {self.context} words each; got {len(words)}.")
+            found = [place[word] if word in place else place[check_choice("prompts", word, place)] for word in words]
+            row[: len(words)] = torch.tensor(found, dtype=torch.long)
         return ids, ids > 0
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:

@@ -104,7 +104,7 @@ def test_a_batch_is_pictures_in_the_unit_range_and_captions():
     assert sorted(source.order(0, 0).tolist()) == [0, 1] and torch.equal(source.order(3, 4), source.order(3, 4))
     with pytest.raises(ValueError, match=r"one entry per picture \(2\).* got 1 captions"):
         CaptionedPictures(pictures, ["black"])
-    with pytest.raises(ValueError, match=r"`pictures` must be uint8, from 0 to 255; got torch\.float32"):
+    with pytest.raises(ValueError, match=r"`pictures` must be a uint8 tensor, from 0 to 255; got torch\.float32"):
         CaptionedPictures(pictures.float(), ["black", "white"])
 
 

@@ -62,7 +62,7 @@ def test_the_noise_alone_says_nothing_of_a_picture_that_is_all_noise() -> None:
 
 def test_captions_that_nobody_would_read_are_refused() -> None:
     objective = Denoising(NetDenoiser(small_net(), RectifiedFlow(), "flow"))
-    with pytest.raises(ValueError, match=r"`source` must give a Condition or None; got list: .* use JointDenoising"):
+    with pytest.raises(ValueError, match=r"`source` must give pairs .* use JointDenoising; got Tensor, list"):
         objective((torch.zeros(1, 3, 16, 16), ["a cat"]), seeded(0))  # type: ignore[arg-type]
 
 

@@ -282,7 +282,7 @@ def test_one_condition_serves_any_number_of_pictures(pipe: TextToImage) -> None:
     assert not torch.allclose(image, many[:2], atol=0.01)
     with pytest.raises(ValueError, match=r"`cond` must have 1 row or one per sample \(3\); got 2"):
         pipe.generate(pipe.condition(["cat", "cat"]), 3, seeds=[0, 1, 2])
-    with pytest.raises(ValueError, match=r"one per sample \(2\); got 1"):
+    with pytest.raises(ValueError, match=r"one per picture \(2\); got 1"):
         pipe.generate(cond, 2, seeds=[0])
 
 

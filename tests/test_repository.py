@@ -26,6 +26,7 @@ FLOORS = {
     **dict.fromkeys(("cards", "checkpoints", "exercises", "images", "look", "pipeline", "recipes", "presets"), 5),
     **dict.fromkeys(("editing", "evaluate", "export", "factors", "project", "prompts"), 5),
     "cli": 6,
+    "__main__": 7,
     "__init__": 7,  # the front door may name anything
 }
 
@@ -116,7 +117,7 @@ def test_a_file_is_read_in_one_sitting(path: Path) -> None:
 
 
 def test_the_library_stays_small() -> None:
-    """At most 6,950 lines of code: growing beyond is a decision. Docstrings, comments and blank lines not counted."""
+    """At most 7,050 lines of code: growing beyond is a decision. Docstrings, comments and blank lines not counted."""
     count = 0
     for path in LIBRARY:
         text = path.read_text(encoding="utf-8")
@@ -132,7 +133,7 @@ def test_the_library_stays_small() -> None:
             for i, line in enumerate(lines, 1)
             if i not in quiet and line.strip() and not line.strip().startswith("#")
         )
-    assert count <= 6950, f"{count} lines"
+    assert count <= 7050, f"{count} lines"
 
 
 def test_nothing_can_run_code_from_a_file_of_weights() -> None:
@@ -193,7 +194,7 @@ def test_the_tested_versions_satisfy_the_floors() -> None:
 def test_every_module_has_its_place_in_the_reference() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book" / "api").glob("*.md"))
     shown = re.findall(r"^```\{api\} (\S+)$", pages, re.M)
-    hidden = re.compile(r"__init__|exercises.*")
+    hidden = re.compile(r"__init__|__main__|exercises.*")
     named = [path for path in LIBRARY if not hidden.fullmatch(path.stem) and path.parent.name != "cli"]
     wanted = [module_name(path) for path in named]
     assert sorted(shown) == sorted(wanted)

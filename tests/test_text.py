@@ -121,9 +121,7 @@ def test_the_word_encoder_knows_its_words_and_suggests_the_nearest() -> None:
     assert not encoder([""]).mask.any()
     for part in encoder(["", "a red circle"]):  # torch's own answer to a prompt of padding alone is NaN
         assert part.isfinite().all() and not part[0].any() and part[1].any()
-    with pytest.raises(
-        ValueError, match=rf"`words of a prompt` must be an integer from 0 to {CAPTION_LENGTH}; got 99"
-    ):
+    with pytest.raises(ValueError, match=rf"`prompts` must have at most {CAPTION_LENGTH} words each; got 99"):
         encoder(["red " * 99])
     captions = ["Two small red circles, left of a blue square.", "a green star", ""]
     for mine, of_the_data in zip(encoder.tokenize(captions), encode(captions), strict=True):

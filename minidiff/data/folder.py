@@ -42,8 +42,9 @@ class CaptionedPictures:
                 f"`captions` must have one entry per picture ({len(pictures)}), as must `labels`; "
                 f"got {len(captions)} captions and {0 if labels is None else len(labels)} labels."
             )
-        if pictures.dtype != torch.uint8:
-            raise ValueError(f"`pictures` must be uint8, from 0 to 255; got {pictures.dtype}.")
+        if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
+            got = pictures.dtype if isinstance(pictures, Tensor) else type(pictures).__name__
+            raise ValueError(f"`pictures` must be a uint8 tensor, from 0 to 255; got {got}.")
         self.pictures, self.captions, self.labels = pictures, list(captions), labels
 
     def __len__(self) -> int:
@@ -204,7 +205,8 @@ def from_torchvision(dataset: Any, size: int, limit: int | None = None, *, fit: 
 
     Pictures may be PIL images, or tensors (1 or 3, H, W) that are uint8 or in [0, 1]. Targets may be class numbers
     (the caption is the class's name, `labels` is the number + 1), captions, or lists of captions (the first one).
-    Raises ValueError for anything else, naming the item.
+    To train by class: `TensorSource(to_float(found.pictures), found.labels)`. Raises ValueError for anything else,
+    naming the item.
     """
     check_int("size", size, 8, 1024)
     check_choice("fit", fit, FITS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,15 +100,15 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-def place_embedding(height: int, width: int, dim: int, octaves: int = 4) -> Tensor:
+def place_embedding(height: int, width: int, dim: int, octaves: int = 4, device: Any = None) -> Tensor:
     """Where each place lies, as sines and cosines of row and column: (H*W, dim), zeros after the first 4 * octaves.
 
     sin and cos of pi 2^k u for k < octaves, u the middle of the row or column in (0, 1): cos(pi u) falls from one
     edge to the other, so it tells left from right. The idea is Vaswani et al. 2017's (section 3.5), for two axes.
     """
-    rows, columns = ((torch.arange(n) + 0.5) / n for n in (height, width))
+    rows, columns = ((torch.arange(n, device=device) + 0.5) / n for n in (height, width))
     middles = torch.cartesian_prod(rows, columns)[:, :, None]
-    angles = math.pi * middles * 2.0 ** torch.arange(octaves)  # (H*W, 2, octaves)
+    angles = math.pi * middles * 2.0 ** torch.arange(octaves, device=device)  # (H*W, 2, octaves)
     waves = torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :dim]
     return F.pad(waves, (0, dim - waves.shape[1]))
 
@@ -139,7 +140,7 @@ class AttentionBlock(nn.Module):
         """Return (B, C, H, W)."""
         h = x.flatten(2).transpose(1, 2)  # (B, H*W, C): one token per place
         channels, height, width = x.shape[1:]
-        here = place_embedding(height, width, channels).to(x) if self.positions else 0
+        here = place_embedding(height, width, channels, device=x.device).to(x.dtype) if self.positions else 0
         h = h + self.self_attention(self.norm_self(h) + here)
         if self.cross_attention is not None:
             h = h + self.cross_attention(self.norm_cross(h) + here, context, mask)

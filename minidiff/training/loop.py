@@ -76,6 +76,8 @@ def train(
         raise ValueError(
             f"`objective` must be a module that returns the loss; got {type(objective).__name__}: it comes first."
         )
+    if not (hasattr(source, "order") and hasattr(source, "batch")):
+        raise ValueError(f"`source` must have order and batch, as a TensorSource; got {type(source).__name__}.")
     team, own = processes.join(device)
     cuda = [own] if own.type == "cuda" else []
     modes = {module: module.training for module in objective.modules()}
@@ -99,10 +101,10 @@ class Run:
                 f"`batch_size` must be divisible by the number of processes ({team.num_processes}), which "
                 f"share each batch; got {config.batch_size}."
             )
-        self.objective = objective.to(device).train()
+        self.objective = objective.to(device)
         self.weights = trained_parameters(objective)
         if not self.weights:
-            raise ValueError("`objective` must have a parameter that requires a gradient; it has none.")
+            raise ValueError("`objective` must have a parameter that requires a gradient: see requires_grad_(True).")
         if team.num_processes > 1:
             processes.same_weights(objective)
         moved = source.to(device) if hasattr(source, "to") else None
@@ -204,7 +206,7 @@ class Run:
 
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = self.objective(batch, self.noise).float().mean()
+            loss = self.objective.train()(batch, self.noise).float().mean()  # `on_step` may have drawn
         loss.backward()
         loss = loss.detach()
         if self.team.num_processes > 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_number
+from minidiff.denoisers import reads
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,27 @@ class Denoising(nn.Module):
         self.denoiser = denoiser
         self.drop = drop
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
-        if label_drop and not _reads(denoiser, "labels"):
+        if label_drop and not reads(denoiser, "labels"):
             raise ValueError("`label_drop` must be 0 for a network without labels: make the UNet with `labels`.")
+        if drop and not reads(denoiser, "context_dim", "pooled_dim", "image_dim"):
+            raise ValueError("`drop` must be None for a network that is told neither text nor image.")
         self.start = ""
 
     @property
     def task(self) -> str:
-        """The network's target, the schedule, and the weights that training began with, if they were given."""
+        """The network's target, the schedule, and the weights that training was given, if any."""
         kind, schedule = (getattr(self.denoiser, name, None) for name in ("parameterization", "schedule"))
         begun = f", begun with {self.start}" if self.start else ""
         return f"{kind} under {type(schedule).__name__}{begun}"
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""
+        if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], Condition | None):
+            raise ValueError(
+                "`source` must give pairs of x0 and a Condition or None: for labels write Condition(label=labels), "
+                f"for captions use JointDenoising; got {_kinds(batch)}."
+            )
         x0, cond = batch
-        if not isinstance(cond, Condition | None):
-            kind = type(cond).__name__
-            raise ValueError(f"`source` must give a Condition or None; got {kind}: for captions, use JointDenoising.")
         if cond is not None:
             cond = self._forget(cond, len(x0), generator)
         return self.denoiser.loss(x0, cond, generator)  # type: ignore[operator]
@@ -91,9 +96,13 @@ class JointDenoising(Denoising):
     """
 
     def __init__(self, denoiser: nn.Module, encoder: nn.Module, drop: ConditionDropout) -> None:
-        super().__init__(denoiser, drop)
-        if not _reads(denoiser, "context_dim", "pooled_dim"):
+        if not reads(denoiser, "context_dim", "pooled_dim"):
             raise ValueError("`denoiser` must read text: make its UNet with `context_dim` or `pooled_dim`.")
+        super().__init__(denoiser, drop)
+        if not (hasattr(encoder, "tokenize") and hasattr(encoder, "encode_ids")):
+            raise ValueError(
+                "`encoder` must have tokenize and encode_ids; one that stays as it is belongs to the source."
+            )
         self.encoder = encoder
 
     def forward(self, batch: tuple[Tensor, Any], generator: torch.Generator) -> Tensor:
@@ -104,8 +113,6 @@ class JointDenoising(Denoising):
         return super().forward((x0, Condition(text=text)), generator)
 
 
-def _reads(denoiser: nn.Module, *sizes: str) -> bool:
-    """Whether the network was made to be told something, as far as its configuration says."""
-    config = getattr(getattr(denoiser, "net", None), "config", None)
-    known = [getattr(config, size) for size in sizes if hasattr(config, size)]
-    return any(known) or not known
+def _kinds(batch: Any) -> str:
+    parts = batch if isinstance(batch, tuple | list) else (batch,)
+    return ", ".join(type(part).__name__ for part in parts)

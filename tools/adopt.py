@@ -1,0 +1,64 @@
+"""Put a new flagship in the place of the one that ships: `python tools/adopt.py [FOLDER]`.
+
+FOLDER is the copy of the repository in which `tools/flagship.sh` ran, or what came back of it: its `runs` and its
+`minidiff/assets/factorial/results.json`. Refuses a model that is not nearer to the true pictures of the validation
+split. What is left to do afterwards is listed in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS, PAGE = ROOT / "minidiff" / "assets" / "models", ROOT / "book" / "_static" / "evaluation"
+MARKS = ("base_100", "hard_20", "style", "similarity")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def card_with_marks(card: dict[str, Any], before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The card of a run, with the text encoder's part of the old one and rows of the new evaluation."""
+    test, settings, old = found["splits"]["test"], found["settings"], before["evaluation"]
+    rows = {who: {mark: v for mark, v in test["rows"][who]["all"].items() if mark != "n"} for who in old["rows"]}
+    told = {"prompts": test["pictures"], "pictures_per_prompt": settings["repeats"], "shift": found["shift"]}
+    told |= {name: settings[name] for name in ("steps", "guidance")}
+    return card | {"text_encoder": before["text_encoder"], "evaluation": old | told | {"rows": rows}}
+
+
+def main(folder: Path) -> None:
+    """Compare on the validation split, then copy."""
+    runs, ours = folder / "runs", MODELS / "emoji-64" / "card.json"
+    shipped = ["git", "show", f"HEAD:{ours.relative_to(ROOT).as_posix()}"]  # the file may be the new one by now
+    found, before = (read(path / "evaluation.json") for path in (runs / "evaluation", PAGE))
+    new, old = (part["splits"]["validation"]["rows"]["model"]["all"] for part in (found, before))
+    for mark in MARKS:
+        print(f"{mark:10} {old[mark]['mean']:.3f} -> {new[mark]['mean']:.3f}", end=" ")
+        print(f"[{new[mark]['low']:.3f}, {new[mark]['high']:.3f}] on the validation split")
+    if new["similarity"]["mean"] <= old["similarity"]["mean"]:
+        sys.exit("It is not nearer to the true pictures than the one that ships: nothing was copied.")
+    card = card_with_marks(
+        read(runs / "emoji-64" / "card.json"), json.loads(subprocess.check_output(shipped, cwd=ROOT)), found
+    )
+    for name in ("emoji-64", "midjourney"):
+        for file in ("card.json", "config.json", "model.safetensors"):
+            shutil.copy(runs / name / file, MODELS / name / file)
+    ours.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    for name in ("evaluation.json", "sweep.json"):
+        shutil.copy(runs / "evaluation" / name, PAGE / name)
+    results = Path("minidiff", "assets", "factorial", "results.json")
+    if folder.resolve() != ROOT:
+        shutil.copy(folder / results, ROOT / results)
+    print("Copied. Look at its pictures before anything else.")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
