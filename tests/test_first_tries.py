@@ -31,7 +31,7 @@ CONFIG = TrainConfig(steps=4, batch_size=2, warmup=0, progress=False)
 
 def with_dropout() -> NetDenoiser:
     net = small_net(replace(BY_STYLE, labels=0, dropout=0.5))
-    return NetDenoiser(net.requires_grad_(True), RectifiedFlow(), "flow")
+    return NetDenoiser(net.requires_grad_(True), RectifiedFlow(), "flow").train()
 
 
 def test_a_look_at_the_model_on_the_way_changes_nothing() -> None:
@@ -49,7 +49,7 @@ def test_a_look_at_the_model_on_the_way_changes_nothing() -> None:
 
 
 def test_a_prediction_has_no_dropout_and_a_loss_has() -> None:
-    denoiser, x = with_dropout().train(), randn((4, 3, 16, 16), seeded(0))
+    denoiser, x = with_dropout(), randn((4, 3, 16, 16), seeded(0))
     assert torch.equal(denoiser(x, 0.5).x0, denoiser(x, 0.5).x0)
     assert denoiser.training and denoiser.net.training
     losses = [denoiser.loss(x, None, seeded(1), torch.full((4,), 0.5)) for _ in range(2)]
