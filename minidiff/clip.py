@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -164,6 +164,16 @@ def one_per_base(emoji: EmojiSet, split: str) -> list[int]:
     for index in emoji.split_indices(split).tolist():
         chosen.setdefault((emoji.base_of(emoji.concept_of(index)), index // len(emoji)), index)
     return sorted(chosen.values())
+
+
+@torch.no_grad()
+def clip_score(clip: MiniClip, prompts: Sequence[str], pictures: Tensor) -> Tensor:
+    """The cosine between each prompt and its picture, (B,), to a CLIP; pictures (B, 3, H, W) in [-1, 1].
+
+    Hessel et al. 2021, section 3, without its factor 2.5 and its cut at 0.
+    """
+    image = clip.encode_image(pictures.to(clip.model.logit_scale.device))
+    return torch.cosine_similarity(image, clip(prompts).pooled)
 
 
 @torch.no_grad()

@@ -159,8 +159,8 @@ def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
 
     A number stands for all rows: alpha(t) may be 1.0. Raises ValueError for an x of integers.
     """
-    if not x.is_floating_point():
-        raise ValueError(f"`x` must be floating-point numbers, pictures in [-1, 1]; got {x.dtype}: see `to_float`.")
+    if not (x.is_floating_point() or x.is_complex()):
+        raise ValueError(f"`x0` and `x_t` must be floating-point numbers; got {x.dtype}: uint8 needs `to_float`.")
     return torch.as_tensor(values).to(x.dtype).to(x.device).view(-1, *[1] * (x.dim() - 1))
 
 

@@ -102,18 +102,19 @@ class NetDenoiser(nn.Module):
 
         Without dropout, also while the network is trained: `loss` asks it in its own way.
         """
-        if self.training:
+        on = [module for module in self.modules() if module.training]
+        if len(on) > self.training:  # more than this very module
             try:
-                return self.eval()(x_t, t, cond)
+                return self.eval().forward(x_t, t, cond)
             finally:
-                self.train()
+                for module in on:
+                    module.training = True
         times = as_times(t, x_t)
         alpha, sigma = alpha_sigma(self.schedule, times, x_t)
         if self.parameterization == "eps" and bool((alpha == 0).any()):
             raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
-        prediction = interpret(
-            self.parameterization, self._ask(x_t, times, cond and cond.expand(len(x_t))), x_t, alpha, sigma
-        )
+        told = cond.expand(len(x_t)) if isinstance(cond, Condition) and len(cond) else cond
+        prediction = interpret(self.parameterization, self._ask(x_t, times, told), x_t, alpha, sigma)
         if self.clip is None:
             return prediction
         return from_x0(prediction.x0.clamp(-self.clip, self.clip), x_t, alpha, sigma)

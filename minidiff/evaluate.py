@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from minidiff.common import Condition, check_int, seeded
-from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiSet, load_emoji, shift_pictures, shrink, to_float
 from minidiff.evaluate_sets import (
     SHIFT,
@@ -32,16 +31,19 @@ from minidiff.evaluate_tasks import (
     Generate,
     Problem,
     Settings,
+    best_by_clip,
     draw,
     lookup,
     mark,
     other_styles,
+    pose,
     problems,
     summarize,
     true_pictures,
 )
 from minidiff.judge import Judge
 from minidiff.metrics import bootstrap
+from minidiff.text import MiniClip
 
 if TYPE_CHECKING:
     from minidiff.pipeline import TextToImage
@@ -54,6 +56,7 @@ SEEN = {
     "other style": "The right concept, as its training picture in another style. Of Fluent flat and 3D, the "
     "other is the same drawing (reported as twins). The judge was trained on these very pictures, so the concept is "
     "always found: only style, similarity and pixel error say something here.",
+    "best by CLIP": "As the model; of its drawings, the one that its own CLIP finds nearest to the prompt.",
     "unconditional": "Nothing of the prompt: the same model, asked for nothing.",
 }
 
@@ -78,6 +81,7 @@ def evaluate(
     *,
     settings: Settings | None = None,
     emoji: EmojiSet | None = None,
+    clip: MiniClip | None = None,
     similarity: Callable[[list[str], list[str]], Tensor] | None = None,
     distribution_size: int = 600,
     diversity_prompts: int = 24,
@@ -85,25 +89,29 @@ def evaluate(
 ) -> dict[str, Any]:
     """Everything about a text-to-image model, as plain numbers; see `minidiff.evaluate_report.EXPLAINED`.
 
-    judge: by default the bundled one. similarity: of texts, for the lookup baseline (default: shared words).
-    distribution_size: pictures on each side of the distances, at most half the bases. The result is ready for JSON
-    but for `pictures`: {name: (captions, uint8 (N, 3, H, W))}, which `write_report` turns into a page.
+    judge: by default the bundled one. clip: what it says is reported, too, and what it would choose. similarity: of
+    texts, for the lookup baseline (default: shared words). distribution_size: pictures on each side of the distances,
+    at most half the bases. The result is ready for JSON but for `pictures`: {name: (captions, uint8 (N, 3, H, W))},
+    which `write_report` turns into a page.
     """
     started = time.monotonic()
     judge, settings, emoji = judge or Judge.load(device=None), settings or Settings(), emoji or load_emoji()
-    result: dict[str, Any] = {"settings": asdict(settings) | {"seed": seed}, "seen": SEEN, "splits": {}}
+    seen = {who: what for who, what in SEEN.items() if clip is not None or who != "best by CLIP"}
+    result: dict[str, Any] = {"settings": asdict(settings) | {"seed": seed}, "seen": seen, "splits": {}}
     result["pictures"] = pictures = {}
     drawn: dict[str, tuple[Tensor, int]] = {}
     for split in ("test", "validation", "unseen"):
         tasks = problems(emoji, split, judge.bases)
         answers = _answers(generate, emoji, tasks, split, settings, similarity, seed)
-        marks = {name: [mark(judge, emoji, tasks, x) for x in xs] for name, xs in answers.items()}
+        if clip is not None:
+            answers["best by CLIP"] = [best_by_clip(clip, tasks, answers["model"])]
+        marks = {name: [mark(judge, emoji, tasks, x, clip) for x in xs] for name, xs in answers.items()}
         mean = {name: {k: torch.stack([m[k] for m in ms]).mean(0) for k in ms[0]} for name, ms in marks.items()}
         rivals = [name for name in marks if name != "model"]
         ahead = {who: [{k: mean["model"][k] - v for k, v in mean[who].items()}] for who in rivals}
         result["splits"][split] = {
             "pictures": len(tasks),
-            "chance": {"base_100": 0.01, "hard_20": _mean([1 / len(t.hard) for t in tasks if t.hard]), "style": 0.25},
+            "chance": chance(tasks),
             "rows": {name: summarize(tasks, repeats, seed) for name, repeats in marks.items()},
             "model_minus": {who: summarize(tasks, less, seed)["all"] for who, less in ahead.items()},
         }
@@ -114,9 +122,15 @@ def evaluate(
             result["distribution"] = {"test": test_distances(judge, emoji, tasks, answers, seed)}
     trained = trained_pairs(emoji, distribution_size, seed)
     real, reference = (torch.stack([emoji.pixels(STYLES[s])[c] for s, c in pairs]) for pairs in trained)
-    captions = [canonical_caption(emoji.records[c], STYLES[s]) for s, c in trained[0]]
-    styles: list[str | None] = [STYLES[s] for s, _ in trained[0]]
+    tasks = pose(emoji, [(emoji.records[c], STYLES[s]) for s, c in trained[0]], judge.bases)
+    captions, styles = [task.prompt for task in tasks], [task.style for task in tasks]
     x = draw(generate, captions, styles, settings, seed)
+    marked = {"model": mark(judge, emoji, tasks, x, clip), "ceiling": mark(judge, emoji, tasks, real, clip)}
+    result["splits"]["trained prompts"] = {
+        "pictures": len(tasks),
+        "chance": chance(tasks),
+        "rows": {name: summarize(tasks, [marks], seed) for name, marks in marked.items()},
+    }
     pictures["trained prompts: model"] = (captions[:64], x[:64])
     result["distribution"]["trained prompts"] = trained_distances(generate, judge, real, reference, x, settings, seed)
     drawn["trained prompts"] = x, len(x)
@@ -155,8 +169,10 @@ def _answers(
     return answers
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def chance(tasks: Sequence[Problem]) -> dict[str, float | None]:
+    """What guessing would reach."""
+    hard = [1 / len(task.hard) for task in tasks if task.hard]
+    return {"base_100": 0.01, "hard_20": sum(hard) / len(hard) if hard else None, "style": 0.25}
 
 
 def sweep(

@@ -21,13 +21,16 @@ MARKS = {
     "style": "right style",
     "similarity": "similarity to the true picture",
     "pixel_error": "pixel error, foreground",
+    "clip": "CLIP score of the prompt",
 }
 EXPLAINED = """
 <p>Marked by a classifier that was trained on the training split alone, with another objective than the model's text
 encoder. <b>Right base among 100</b>: the right concept has the highest probability among it and 99 others drawn at
 random; <b>among 20 of its group</b>: among it and 19 of its own kind. <b>Similarity</b>: cosine between the
 classifier's features of the picture and of the true, held-out one. <b>Pixel error</b>: root mean square difference
-in [0, 2] to the true picture, over the pixels where either is not white. In brackets the 95% interval over concepts
+in [0, 2] to the true picture, over the pixels where either is not white. <b>CLIP score</b>: the cosine between prompt
+and picture to the very CLIP that the model is told its prompts by. <b>Trained prompts</b> are no held-out pictures:
+model and classifier were trained on them. In brackets the 95% interval over concepts
 (bootstrap), after ± the standard deviation over seeds (for the concept in another style over the styles, for the
 nearest caption over the equally near ones). <b>Twins</b> are Fluent flat and Fluent 3D, the same drawing
 twice: who has seen one has as good as seen the other.</p>

@@ -7,18 +7,20 @@ has seen the base in other styles and the style on other bases; whether it can d
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from minidiff.clip import clip_score
 from minidiff.common import seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, to_float, to_uint8
 from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, foreground
+from minidiff.text import MiniClip
 
 BATCH = 512  # pictures generated at once
 AGAIN = 0.3  # the time to which copies are noised before they are drawn again
@@ -114,26 +116,32 @@ def families(emoji: EmojiSet) -> dict[str, list[EmojiRecord]]:
 
 
 def problems(emoji: EmojiSet, split: str, known: Sequence[str], seed: int = 0) -> list[Problem]:
-    """One problem per held-out (base, style) of a split, on the plainest variant.
+    """One problem per held-out (base, style) of a split, on the plainest variant; see `pose`."""
+    records = [plainest(records) for _, records in sorted(families(emoji).items())]
+    asked = [(record, style) for record in records for style in STYLES if record.split[style] == split]
+    return pose(emoji, asked, known, seed)
+
+
+def pose(
+    emoji: EmojiSet, asked: Iterable[tuple[EmojiRecord, str]], known: Sequence[str], seed: int = 0
+) -> list[Problem]:
+    """A problem for each concept and style.
 
     known: the bases the judge can name. Candidates are the right base and 99 of them at random; the hard list is
     the right base and 19 of its own subgroup, filled up from its group.
     """
     home = {base: (plainest(rs).group, plainest(rs).subgroup) for base, rs in families(emoji).items()}
     found = []
-    for base, records in sorted(families(emoji).items()):
-        record = plainest(records)
-        for style in (s for s in STYLES if record.split[s] == split):
-            if base not in known:
-                found.append(Problem(record, style, (), ()))
-                continue
-            others = [other for other in known if other != base]
-            random.Random(f"{seed}:{base}").shuffle(others)
-            group, subgroup = home[base]
-            near = sorted(
-                (other for other in others if home[other][0] == group), key=lambda other: home[other][1] != subgroup
-            )
-            found.append(Problem(record, style, (base, *others[: CANDIDATES - 1]), (base, *near[: HARD - 1])))
+    for record, style in asked:
+        base = record.base
+        if base not in known:
+            found.append(Problem(record, style, (), ()))
+            continue
+        others = [other for other in known if other != base]
+        random.Random(f"{seed}:{base}").shuffle(others)
+        group, subgroup = home[base]
+        near = sorted((o for o in others if home[o][0] == group), key=lambda o: home[o][1] != subgroup)
+        found.append(Problem(record, style, (base, *others[: CANDIDATES - 1]), (base, *near[: HARD - 1])))
     return found
 
 
@@ -169,6 +177,16 @@ def lookup(
     return [emoji.at([pictures[i] for i in (scores + luck).argmax(dim=1).tolist()]) for luck in ties]
 
 
+def best_by_clip(clip: MiniClip, tasks: Sequence[Problem], drawn: Sequence[Tensor]) -> Tensor:
+    """Of several drawings of each problem, uint8 (P, 3, H, W) each, those that a CLIP finds nearest to their prompts.
+
+    So the first DALL-E chose, among 512 (Ramesh et al. 2021, section 2.6).
+    """
+    prompts = [task.prompt for task in tasks]
+    best = torch.stack([clip_score(clip, prompts, to_float(x)) for x in drawn]).argmax(0).cpu()
+    return torch.stack([*drawn])[best, torch.arange(len(tasks))]
+
+
 def word_overlap(prompts: list[str], captions: list[str]) -> Tensor:
     """|A and B| / |A or B| of the words of each prompt and each caption, (P, M)."""
 
@@ -180,15 +198,17 @@ def word_overlap(prompts: list[str], captions: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def mark(judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem], pictures: Tensor) -> dict[str, Tensor]:
+def mark(
+    judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem], pictures: Tensor, clip: MiniClip | None = None
+) -> dict[str, Tensor]:
     """Marks of pictures (P, 3, H, W), one per problem, uint8 or in [-1, 1]: each (P,) on the CPU.
 
     base_all, base_100, hard_20: 1 where the right base has the highest probability among all that the judge knows,
     or among the candidates. log_prob: that of the right base among the 100, in nats. style: 1 where the style is
     right. similarity: cosine of the judge's features to the true picture's. pixel_error: see `foreground_error`.
-    The first four need bases that the judge knows, and are absent otherwise.
+    The first four need bases that the judge knows, and are absent otherwise. clip: see `clip_score`; only with one.
     """
-    pictures = to_float(pictures) if pictures.dtype == torch.uint8 else pictures
+    pictures = to_float(pictures)
     true = to_float(true_pictures(emoji, tasks))
     features, right = judge.features(pictures), judge.features(true)
     bases, styles = judge.logits(features)
@@ -198,6 +218,8 @@ def mark(judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem], pictures: Tens
         "similarity": torch.cosine_similarity(features, right),
         "pixel_error": foreground_error(pictures, true),
     }
+    if clip is not None:
+        marks["clip"] = clip_score(clip, [task.prompt for task in tasks], pictures)
     if tasks and all(task.candidates for task in tasks):
         place = {base: i for i, base in enumerate(judge.bases)}
         right_base = torch.tensor([place[task.record.base] for task in tasks], device=bases.device)

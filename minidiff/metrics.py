@@ -136,7 +136,7 @@ def diversity(features: Tensor) -> float:
     n = len(features)
     if n < 2:
         raise ValueError(f"`features` must have at least 2 rows; got {n}.")
-    unit = nn.functional.normalize(features.double(), dim=-1)
+    unit = nn.functional.normalize(features.detach().cpu().double(), dim=-1)
     return float(1 - (unit.sum(0).square().sum() - n) / (n * (n - 1)))
 
 
@@ -216,3 +216,18 @@ def _check_equal(features: Tensor, reference: Tensor, least: int) -> int:
             f"got {tuple(features.shape)} and {tuple(reference.shape)}."
         )
     return n
+
+
+def score_pictures(x: Tensor, real: Tensor, k: int = 1) -> dict[str, float]:
+    """How well pictures (N, ...) match real ones (M, ...), by distances between pixels.
+
+    Around each real picture lies a ball that reaches to its k-th nearest other real picture. coverage: share of the
+    balls that hold a sample (Naeem et al. 2020); on_data: share of samples that lie in some ball (Kynkäänniemi et al.
+    2019, precision). overlap: their harmonic mean, so a collapse, all on the data and covering nothing, gets nothing.
+    """
+    x, real = x.flatten(1), real.flatten(1)
+    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the nearest is the picture itself
+    inside = torch.cdist(x, real) <= radius  # (N, M)
+    coverage, on_data = float(inside.any(0).float().mean()), float(inside.any(1).float().mean())
+    overlap = 2 * coverage * on_data / max(coverage + on_data, 1e-9)
+    return {"on_data": on_data, "coverage": coverage, "overlap": overlap}

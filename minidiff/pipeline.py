@@ -45,7 +45,7 @@ class TextToImage(ModelHubMixin):
         styles: Sequence[str] = (),
         card: dict[str, Any] | None = None,
     ):
-        self.denoiser, self.encoder = denoiser.eval(), encoder
+        self.denoiser, self.encoder = denoiser, encoder
         if isinstance(encoder, torch.nn.Module):
             encoder.eval()
         self.styles, self.card = tuple(styles), card or {}
@@ -55,7 +55,7 @@ class TextToImage(ModelHubMixin):
                 "`denoiser` must hold a UNet for 3 channels, or a network that says their side as config.size; "
                 f"got {type(denoiser.net).__name__}: draw from another one with `minidiff.samplers.sample`."
             )
-        if encoder and not reads(denoiser, "context_dim", "pooled_dim"):
+        if encoder is not None and not reads(denoiser, "context_dim", "pooled_dim"):
             raise ValueError("`encoder` must be left out for a network that reads no text: see `context_dim`.")
         self.size = int(shape.size)
 

@@ -91,7 +91,8 @@ def show(
 
 def as_image(picture: Tensor) -> Any:
     """A picture (3, H, W), uint8 or in [-1, 1], as what `imshow` takes: an array (H, W, 3) in [0, 1]."""
-    return ((to_float(picture).detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+    picture = to_float(picture) if picture.dtype == torch.uint8 else picture
+    return ((picture.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
 
 
 def filmstrip(states: Sequence[Tensor], titles: Sequence[str], size: float = 1.0, **look: Any) -> None:

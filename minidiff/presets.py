@@ -96,7 +96,7 @@ def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
             return {}
 
         objective = Denoising(denoiser, drop=ConditionDropout())
-        objective.start = fingerprint(encoder)  # with another CLIP a run cannot go on
+        objective.start = f"CLIP {fingerprint(encoder)}"  # with another CLIP a run cannot go on
         return Job(objective, source, finish)
 
     return build
@@ -272,7 +272,7 @@ def begin_with(objective: Any, name: str) -> str:
     except CheckpointError as error:
         raise CheckpointError(f"`start` must be a model of the shape that this preset trains: {error}") from error
     begun = fingerprint(pipe.denoiser.net)
-    objective.start += begun
+    objective.start = ", ".join(filter(None, (objective.start, begun)))
     return begun
 
 

@@ -224,7 +224,8 @@ def build_prior(device: torch.device, clip: str | None = None) -> tuple[nn.Modul
         checkpoints.save_model(folder, config, prior.state_dict())
         return evaluate_prior(prior, objective.regression, encoder, emoji, source) | {"clip": config["clip"]}
 
-    return _Both(Prior(encoder.pooled_dim), Prior(encoder.pooled_dim), fingerprint(encoder)), source, finish
+    task = f"prior of CLIP {fingerprint(encoder)}"
+    return _Both(Prior(encoder.pooled_dim), Prior(encoder.pooled_dim), task), source, finish
 
 
 CAPTIONS = 8  # variants per picture

@@ -56,13 +56,16 @@ class DiscreteSchedule(_Schedule):
         self.betas = betas
         self.T = len(betas)
         self._log_alpha_bar = torch.cat([betas.new_zeros(1), torch.log1p(-betas).cumsum(0)])
+        self._tables: dict[torch.device, Tensor] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(T={self.T})"
 
     def _log(self, t: Tensor) -> Tensor:
         t = _wide(t)
-        table = self._log_alpha_bar = self._log_alpha_bar.to(t.device)  # moved once: a copy would wait for a GPU
+        if t.device not in self._tables:  # one for each device: copying would wait for a GPU every time
+            self._tables[t.device] = self._log_alpha_bar.to(t.device)
+        table = self._tables[t.device]
         place = t.clamp(0, 1) * self.T
         low = place.floor().clamp(max=self.T - 1).long()
         return torch.lerp(table[low], table[low + 1], place - low)

@@ -1,11 +1,11 @@
 """A GAN and a diffusion model side by side: equal data, equal computing, equally many trials of their settings.
 
-Everything that could favor one of them is fixed here, in `PROTOCOL`, before the first run (two entries were changed
-later, the score of pictures and "clip"; chapter 1 says when and for whose sake): the budget, counted in
+Everything that could favor one of them is fixed here, in `PROTOCOL`, before the first run (three entries were changed
+later, the score of pictures, "clip" and "clip_norm"; chapter 1 says when and for whose sake): the budget, counted in
 multiply-accumulates and not in the seconds of a busy machine; the trials; the seed on which a trial is chosen, which
 is never reported; and the seeds that are. `python -m minidiff.versus` runs the whole contest on one CPU core, once,
-and writes the table that chapter 1 shows. With MKL_ENABLE_INSTRUCTIONS=AVX2 the matrix products of an Intel processor
-are added up in another order, so that nothing but rounding differs; that table is stored beside the first.
+and writes the table that chapter 1 shows. `python -m minidiff.versus nudged` repeats all trials with training data
+that are larger by a few times 2^-23, the last digits of 32-bit numbers, and stores their overlaps beside the table.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +22,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.utils import save_image
 
 from minidiff.common import check_choice, randn, seeded
-from minidiff.data.emoji import FOLDER, EmojiPictures, load_emoji, to_uint8
+from minidiff.data.emoji import FOLDER, EmojiPictures, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.gan import GANConfig, PictureGenerator, perceptron, picture_discriminator, train_gan
+from minidiff.metrics import score_pictures
 from minidiff.nets import MLP, UNet, UNetConfig
 from minidiff.samplers import ddim_step, sample
 from minidiff.schedules import CosineSchedule, time_grid
@@ -37,9 +39,9 @@ from minidiff.training.objectives import Denoising
 from minidiff.training.sources import Source, TensorSource
 
 RESULTS = Path(__file__).parent / "assets" / "results" / "gan_versus_diffusion.json"
-ROUNDED = RESULTS.with_name("gan_versus_diffusion_rounded.json")  # all the same, but for the last digits
+NUDGED = RESULTS.with_name("gan_versus_diffusion_nudged.json")  # all the same, but for the last digits of the data
+NUDGES = [k * 2.0**-23 for k in range(1, 6)]  # 2^-23 is the relative step from one float32 to the next
 FACES = ("face-smiling", "face-affection", "face-tongue", "face-neutral-skeptical", "face-concerned", "face-negative")
-ROUNDING = os.environ.get("MKL_ENABLE_INSTRUCTIONS", "")
 SIZE = 16  # px
 DDIM_STEPS = 25
 
@@ -64,6 +66,7 @@ PROTOCOL: dict[str, Any] = {
     "chosen_by": {"seed": 10, "score": "overlap"},
     "reported_seeds": [11, 12, 13],
     "batch": {"points": 256, "pictures": 32},
+    "clip_norm": None,  # gradients of any length, for both
     "clip": {"points": None, "pictures": 1.0},  # where a denoiser's guesses end, as the GAN's do by its tanh
     "samples": {"points": 2000, "pictures": 302},  # as many as there are pictures
     "looks": {"points": [40, 500], "pictures": [8, 100]},  # judgments during a training, and by how many samples
@@ -97,15 +100,21 @@ def rounds_within_budget(kind: str, model: str) -> int:
 
 
 def fit(
-    kind: str, model: str, settings: dict[str, Any], seed: int, rounds: int | None = None, watch: Watch | None = None
+    kind: str,
+    model: str,
+    settings: dict[str, Any],
+    seed: int,
+    rounds: int | None = None,
+    watch: Watch | None = None,
+    nudge: float = 0.0,
 ) -> tuple[Sampler, dict[str, float]]:
     """Train one model from scratch; returns how to sample from it, and what it cost (CPU seconds, parameters).
 
     kind: "points" or "pictures"; model: "gan" or "diffusion"; settings: one of PROTOCOL's trials; rounds: None for as
-    many as the budget pays for; watch: called now and then, and not counted as cost.
+    many as the budget pays for; watch: called now and then, uncounted; nudge: a share by which the data are larger.
     """
     check_choice("model", model, ("gan", "diffusion"))
-    source, count = TensorSource(data(kind)), rounds or rounds_within_budget(kind, model)
+    source, count = TensorSource(data(kind) * (1 + nudge)), rounds or rounds_within_budget(kind, model)
     every, watched = max(1, count // PROTOCOL["looks"][kind][0]), 0.0
 
     def look(step: int, sampler: Callable[[], Sampler]) -> None:
@@ -120,9 +129,9 @@ def fit(
         torch.manual_seed(seed)
         build = _fit_gan if model == "gan" else _fit_diffusion
         sampler, networks = build(kind, source, seed, count, look, **settings)
-    parameters = [sum(p.numel() for p in network.parameters()) for network in networks]
     seconds = time.process_time() - began - watched
-    return sampler, {"cpu_seconds": seconds, "rounds": count, "parameters": sum(parameters)}
+    parameters = sum(p.numel() for network in networks for p in network.parameters())
+    return sampler, {"cpu_seconds": seconds, "rounds": count, "parameters": parameters}
 
 
 def _fit_gan(
@@ -175,10 +184,9 @@ def _fit_diffusion(
         return draw
 
     batch, ema = PROTOCOL["batch"][kind], _ema_decay(rounds)
-    # Like the GAN's, the learning rate stays what it is.
-    config = TrainConfig(
-        rounds, batch, learning_rate, weight_decay=0.0, warmup=0, decay=0.0, ema_decay=ema, seed=seed, progress=False
-    )
+    # Like the GAN's: no decay of weights, a learning rate that stays what it is, and gradients as they are.
+    same = {"weight_decay": 0.0, "warmup": 0, "decay": 0.0, "clip_norm": PROTOCOL["clip_norm"]}
+    config = TrainConfig(rounds, batch, learning_rate, ema_decay=ema, seed=seed, progress=False, **same)
     result = train(
         Denoising(denoiser),
         source,
@@ -207,21 +215,6 @@ def score_points(x: Tensor, mixture: Mixture) -> dict[str, float]:
     modes = int((found >= mixture.weights / 4).sum())
     overlap = float(torch.minimum(found, mixture.weights).sum())
     return {"on_data": float(near.double().mean()), "modes": modes, "overlap": overlap}
-
-
-def score_pictures(x: Tensor, real: Tensor, k: int = 1) -> dict[str, float]:
-    """How well pictures (N, ...) match real ones (M, ...), by distances between pixels.
-
-    Around each real picture lies a ball that reaches to its k-th nearest other real picture. coverage: share of the
-    balls that hold a sample (Naeem et al. 2020); on_data: share of samples that lie in some ball (Kynkäänniemi et al.
-    2019, precision). overlap: their harmonic mean, so a collapse, all on the data and covering nothing, gets nothing.
-    """
-    x, real = x.flatten(1), real.flatten(1)
-    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the nearest is the picture itself
-    inside = torch.cdist(x, real) <= radius  # (N, M)
-    coverage, on_data = float(inside.any(0).float().mean()), float(inside.any(1).float().mean())
-    overlap = 2 * coverage * on_data / max(coverage + on_data, 1e-9)
-    return {"on_data": on_data, "coverage": coverage, "overlap": overlap}
 
 
 def score(kind: str, x: Tensor) -> dict[str, float]:
@@ -258,37 +251,38 @@ def compare(kind: str, model: str) -> dict[str, Any]:
     tried = [run(kind, model, settings, chosen_by["seed"]) for settings in trials]
     best = max(range(len(trials)), key=lambda i: tried[i][1][chosen_by["score"]])
     runs = [run(kind, model, trials[best], seed) for seed in PROTOCOL["reported_seeds"]]
-    if kind == "pictures" and not ROUNDING:
+    if kind == "pictures":
         for name, shown in (("trials", tried), ("faces", runs)):
-            _save_sheet(torch.stack([sampler(16, 0) for sampler, _ in shown]), f"{name}_{model}.png")
+            rows = torch.cat([sampler(16, 0) for sampler, _ in shown])  # a row of 16 pictures for each run
+            save_image(rows / 2 + 0.5, RESULTS.with_name(f"{name}_{model}.png"), nrow=16, padding=0)
     return {"chosen": trials[best], "trials": [row for _, row in tried], "reported": [row for _, row in runs]}
 
 
-def _save_sheet(pictures: Tensor, name: str) -> None:
-    """A row of 16 pictures for each run."""
-    from PIL import Image
+def compare_nudged(kind: str, model: str) -> list[list[float]]:
+    """The overlap of every trial, again for each of the nudges."""
+    n, seed = PROTOCOL["samples"][kind], PROTOCOL["chosen_by"]["seed"]
+    rows = []
+    for trial in PROTOCOL["trials"][kind][model]:
+        samplers = (fit(kind, model, trial, seed, nudge=nudge)[0] for nudge in NUDGES)
+        rows.append([round(score(kind, sampler(n, 0))["overlap"], 5) for sampler in samplers])
+        print(kind, model, trial, rows[-1], flush=True)
+    return rows
 
-    rows = to_uint8(pictures).permute(0, 3, 1, 4, 2).reshape(len(pictures) * SIZE, -1, 3)
-    Image.fromarray(rows.numpy()).save(RESULTS.with_name(name), optimize=True)
 
-
-def main() -> None:
-    """Run the whole contest and write its table anew, part by part."""
-    rounding = f"MKL_ENABLE_INSTRUCTIONS={ROUNDING} " if ROUNDING else ""
+def main(nudged: bool = False) -> None:
+    """Run the whole contest, or its trials nudged, and write the table anew, part by part."""
     table: dict[str, Any] = {
-        "command": f"{rounding}OMP_NUM_THREADS=1 python -m minidiff.versus",
+        "command": "OMP_NUM_THREADS=1 python -m minidiff.versus" + " nudged" * nudged,
         "device": f"one core of a {platform.machine()} processor, torch {torch.__version__.split('+')[0]}",
         "data_sha256": data_hash(),
         "protocol": PROTOCOL,
     }
     for kind, pair in KNOBS.items():
-        table[kind] = {}
         for model in pair:
-            table[kind][model] = compare(kind, model)
-            (ROUNDED if ROUNDING else RESULTS).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+            table.setdefault(kind, {})[model] = (compare_nudged if nudged else compare)(kind, model)
+            (NUDGED if nudged else RESULTS).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    main()
+    main(nudged=sys.argv[1:] == ["nudged"])

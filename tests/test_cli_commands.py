@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,10 @@ def test_the_program_names_its_commands(minidiff: Run) -> None:
 
 def test_the_program_says_its_version_and_knows_the_short_word_for_help(minidiff: Run) -> None:
     assert minidiff("--version") == (0, f"minidiff {__version__}\n", "")
+    module = subprocess.run(
+        [sys.executable, "-m", "minidiff", "--version"], capture_output=True, text=True, check=True
+    )
+    assert module.stdout == f"minidiff {__version__}\n"
     assert minidiff("new", "-h") == minidiff("new", "--help") and minidiff("new", "-h").code == 0
 
 
@@ -125,12 +131,14 @@ def test_evaluate_counts_shapes_with_the_oracle(minidiff: Run) -> None:
     assert "Held out pairs" in page and Path("counted/held-out-pairs.png").exists()
 
 
-def test_evaluate_prints_the_marks_of_the_test_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_prints_the_marks_of_every_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     marks = {"n": 6, "style": {"mean": 0.5, "low": 0.41, "high": 0.6}}  # as `summarize` gives them
-    result = {"splits": {"test": {"rows": {"model": {"all": marks}}}}}
+    result = {"splits": {split: {"rows": {"model": {"all": marks}}} for split in ("test", "validation")}}
     monkeypatch.setattr("minidiff.evaluate.evaluate", lambda *_, **__: result)
     monkeypatch.setattr("minidiff.evaluate_report.write_report", lambda result, folder: folder / "index.html")
-    assert minidiff("evaluate").out.split() == ["style", "0.500", "[0.410,", "0.600]", "evaluation/index.html"]
+    test, validation, page = minidiff("evaluate").out.splitlines()
+    assert test.split() == ["test,", "style", "0.500", "[0.410,", "0.600]"] and page == "evaluation/index.html"
+    assert validation.split()[:2] == ["validation,", "style"]
 
 
 def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from minidiff.clip import (
     ConditionedEmoji,
     ContrastiveObjective,
     Pairs,
+    clip_score,
     contrastive_loss,
     embed_images,
     keyword_retrieval,
@@ -26,6 +27,7 @@ from minidiff.clip import (
 from minidiff.common import TextEmbedding, randn, seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji, to_float
+from minidiff.evaluate_tasks import Problem, best_by_clip
 from minidiff.text import EOS, PAD, MiniClip, MiniClipConfig
 
 CONFIG = MiniClipConfig(
@@ -192,3 +194,16 @@ def test_an_encoder_that_is_one_off_retrieves_nothing_first(emoji: SmallEmoji) -
     oracle.captions = {text: (i + len(emoji)) % (4 * len(emoji)) for text, i in oracle.captions.items()}  # next style
     found = retrieval(oracle, emoji, "unseen")
     assert found["picture_to_text_1"] == 0.0 and found["text_to_picture_1"] == 0.0
+
+
+def test_of_several_drawings_clip_chooses_the_nearest_to_the_prompt(emoji: SmallEmoji, clip: MiniClip) -> None:
+    tasks = [Problem(record, "noto", (), ()) for record in emoji.records]
+    prompts = [task.prompt for task in tasks]
+    drawn = [(128 + 60 * randn((12, 3, 64, 64), seeded(i))).clamp(0, 255).to(torch.uint8) for i in range(3)]
+    scores = torch.stack([clip_score(clip, prompts, to_float(x)) for x in drawn])
+    with torch.no_grad():
+        image, text = (F.normalize(e) for e in (clip.encode_image(to_float(drawn[1])), clip(prompts).pooled))
+    assert torch.allclose(scores[1], (image * text).sum(1), atol=1e-5) and scores.abs().max() <= 1
+    best = best_by_clip(clip, tasks, drawn)
+    assert len(set(scores.argmax(0).tolist())) > 1
+    assert torch.equal(clip_score(clip, prompts, to_float(best)), scores.amax(0))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_emoji import KnowsAll, SmallEmoji
+from small_models import small_clip
 from torch import Tensor
 
 from minidiff.common import seeded
@@ -19,7 +20,7 @@ from minidiff.data.scenes import parse
 from minidiff.data.shapes import render
 from minidiff.denoisers import NetDenoiser
 from minidiff.evaluate import evaluate, evaluate_shapes, generate_with, sweep
-from minidiff.evaluate_report import contact_sheet, write_report
+from minidiff.evaluate_report import write_report
 from minidiff.evaluate_sets import copy_rates, trained_pairs
 from minidiff.evaluate_tasks import (
     Settings,
@@ -201,7 +202,10 @@ def result(emoji: SmallEmoji, judge: Any, truth) -> dict:
         return how["start"] if "start" in how else truth(*asked, **how)  # the former: real copies, drawn again
 
     settings = Settings(repeats=2, shift=2.0)
-    return evaluate(generate, judge, settings=settings, emoji=emoji, distribution_size=20, diversity_prompts=3)
+    clip = small_clip()
+    return evaluate(
+        generate, judge, settings=settings, emoji=emoji, clip=clip, distribution_size=20, diversity_prompts=3
+    )
 
 
 def test_a_generator_that_draws_the_truth_reaches_the_ceiling(result: dict) -> None:
@@ -213,6 +217,9 @@ def test_a_generator_that_draws_the_truth_reaches_the_ceiling(result: dict) -> N
             if name != "n":
                 assert rows["model"]["all"][name]["mean"] == pytest.approx(value["mean"], abs=1e-6), (split, name)
         assert rows["unconditional"]["all"]["similarity"]["mean"] < 0.9
+        best = {k: v["mean"] for k, v in rows["best by CLIP"]["all"].items() if k != "n"}
+        assert best == {k: pytest.approx(v["mean"]) for k, v in rows["model"]["all"].items() if k != "n"}
+    assert result["splits"]["trained prompts"]["rows"]["model"]["all"]["similarity"]["mean"] == pytest.approx(1)
     assert "other style" not in result["splits"]["unseen"]["rows"]
 
 
@@ -233,15 +240,6 @@ def test_a_report_is_json_and_a_page_with_every_sheet(result: dict, tmp_path) ->
     assert len(sheets) == len(result["pictures"]) and all(f"src='{name}'" in page for name in sheets)
     with pytest.raises(ValueError, match="`evaluate` or `evaluate_shapes` returns"):
         write_report({}, tmp_path)
-
-
-def test_a_contact_sheet_keeps_pictures_upright_and_in_order() -> None:
-    pictures = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
-    pictures[1, 0, 0] = 200  # the top row of the second one is red
-    sheet = np.array(contact_sheet(pictures, columns=2))
-    assert sheet.shape == (16, 16, 3)
-    assert sheet[2, 10:14].tolist() == [[200, 0, 0]] * 4 and sheet[5, 11].tolist() == [0, 0, 0]
-    assert sheet[10, 10].tolist() == [255, 255, 255]
 
 
 def test_a_sweep_looks_at_validation_only_and_picks_the_best(emoji: SmallEmoji, judge: Any, truth) -> None:

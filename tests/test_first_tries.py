@@ -51,14 +51,21 @@ def test_a_look_at_the_model_on_the_way_changes_nothing() -> None:
 def test_a_prediction_has_no_dropout_and_a_loss_has() -> None:
     denoiser, x = with_dropout(), randn((4, 3, 16, 16), seeded(0))
     assert torch.equal(denoiser(x, 0.5).x0, denoiser(x, 0.5).x0)
-    assert denoiser.training and denoiser.net.training
+    assert denoiser.net.training
+    frozen = [module for module in denoiser.net.modules() if isinstance(module, nn.GroupNorm)]
+    for module in frozen:
+        module.eval()  # whatever was in training mode, and nothing else, is so afterwards
+    modes = {module: module.training for module in denoiser.modules()}
+    denoiser(x, 0.5)
+    assert frozen and modes == {module: module.training for module in denoiser.modules()}
+    denoiser.train()
     losses = [denoiser.loss(x, None, seeded(1), torch.full((4,), 0.5)) for _ in range(2)]
     assert not torch.equal(*losses)
 
 
 def test_pictures_in_bytes_are_refused_and_floats_stay_as_they_are() -> None:
     pixels, x = torch.full((2, 3, 16, 16), 200, dtype=torch.uint8), randn((2, 3, 16, 16), seeded(0))
-    with pytest.raises(ValueError, match=r"`x` must be floating-point numbers, .*got torch.uint8: see `to_float`"):
+    with pytest.raises(ValueError, match=r"`x0` and `x_t` must be floating-point .*uint8 needs `to_float`"):
         forward_jump(RectifiedFlow(), pixels, torch.tensor([0.5, 0.5]), x)
     assert to_float(x) is x and torch.equal(to_uint8(to_float(pixels)), pixels)
 
@@ -67,8 +74,8 @@ def test_a_network_that_cannot_hear_is_not_spoken_to() -> None:
     deaf = NetDenoiser(UNet(replace(BY_STYLE, labels=0)), RectifiedFlow(), "flow")
     with pytest.raises(ValueError, match="`drop` must be None for a network that is told neither text nor image"):
         Denoising(deaf, ConditionDropout())
-    with pytest.raises(ValueError, match="`attention` must be on at some width for a U-Net that reads words"):
-        replace(NET, attention=(False, False))
+    with pytest.raises(ValueError, match="`attention` must be on at some width, or `pooled_dim` given"):
+        replace(NET, attention=(False, False), pooled_dim=None)
     with pytest.raises(ValueError, match="`encoder` must be left out for a network that reads no text"):
         TextToImage(deaf, small_clip())
 
@@ -96,12 +103,19 @@ def test_seeds_that_are_not_one_per_picture_are_refused_by_their_name() -> None:
 
 def test_arrays_become_data_and_wrong_labels_do_not() -> None:
     source = TensorSource(torch.as_tensor(np.zeros((4, 2))), torch.tensor([1, 2, 1, 2]))
-    train(Denoising(NetDenoiser(MLP(), CosineSchedule())), TensorSource(source.x), CONFIG, device="cpu")
+    for net in (MLP(), MLP().double()):
+        train(Denoising(NetDenoiser(net, CosineSchedule())), TensorSource(source.x), CONFIG, device="cpu")
     for labels in (torch.tensor([0.5, 0.7, 1.5, 1.0]), torch.tensor([1, -1, 1, 1])):
         with pytest.raises(ValueError, match="`labels` must be integers, 1 and up"):
             TensorSource(source.x, labels)
     with pytest.raises(ValueError, match=r"`pictures` must be a uint8 tensor, .*got ndarray"):
         CaptionedPictures(np.zeros((1, 3, 8, 8), np.uint8), ["a"])  # type: ignore[arg-type]
+
+
+def test_a_schedule_works_wherever_its_times_are() -> None:
+    schedule, t = CosineSchedule(), torch.tensor([0.5])
+    before = schedule.alpha(t)
+    assert schedule.alpha(t.to("meta")).shape == (1,) and torch.equal(schedule.alpha(t), before)
 
 
 class Raw:

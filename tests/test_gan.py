@@ -16,9 +16,10 @@ from minidiff.gan import (
     picture_discriminator,
     train_gan,
 )
+from minidiff.metrics import score_pictures
 from minidiff.toy import points
 from minidiff.training.sources import TensorSource
-from minidiff.versus import score_pictures, score_points
+from minidiff.versus import score_points
 
 EIGHT = points("eight")
 

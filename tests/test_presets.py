@@ -225,7 +225,7 @@ def test_a_compiled_network_is_averaged_and_saved_like_any_other(
 
     monkeypatch.setattr(presets, "UNet", UNet)
     monkeypatch.setattr(UNet, "compile", quickly)
-    net = replace(presets.SHAPES, widths=(8, 16), attention=(False, True), head_dim=8, embedding=16)
+    net = replace(presets.SHAPES, widths=(8, 16), attention=(False, False), head_dim=8, embedding=16)
     entry = replace(PRESETS["shapes-cpu"], build=presets.build_shapes(net, scenes=8))
     monkeypatch.setitem(PRESETS, "shapes-cpu", entry)
     card = run("shapes-cpu", tmp_path / "compiled", compiled=True, **QUICK)

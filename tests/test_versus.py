@@ -11,7 +11,7 @@ from minidiff.common import randn, seeded
 from minidiff.gan import GANConfig, perceptron, train_gan
 from minidiff.training.cost import multiply_accumulates
 from minidiff.training.sources import TensorSource
-from minidiff.versus import KNOBS, PROTOCOL, RESULTS, data_hash, fit, rounds_within_budget
+from minidiff.versus import KNOBS, NUDGED, NUDGES, PROTOCOL, RESULTS, data, data_hash, fit, rounds_within_budget
 
 PAIRS = [(kind, model) for kind, pair in KNOBS.items() for model in pair]
 TABLE = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -58,6 +58,19 @@ def test_the_stored_results_follow_the_protocol():
         assert all(part["chosen"].items() <= row.items() for row in part["reported"])
         rounds = {row["rounds"] for row in part["trials"] + part["reported"]}
         assert rounds == {rounds_within_budget(kind, model)}
+
+
+def test_the_nudged_trials_are_of_the_same_contest_and_a_nudge_is_the_last_digit() -> None:
+    nudged = json.loads(NUDGED.read_text(encoding="utf-8"))
+    assert nudged["protocol"] == PROTOCOL and nudged["data_sha256"] == data_hash()
+    for kind, model in PAIRS:
+        assert [len(row) for row in nudged[kind][model]] == [len(NUDGES)] * len(PROTOCOL["trials"][kind][model])
+    x = data("points")
+    steps = [(x * (1 + nudge)).view(torch.int32) - x.view(torch.int32) for nudge in NUDGES]
+    assert all(int(step.min()) >= 1 and int(step.max()) <= 10 for step in steps)
+    trial = PROTOCOL["trials"]["points"]["diffusion"][1]
+    plain, moved = (fit("points", "diffusion", trial, 1, 8, nudge=nudge)[0](64, 0) for nudge in (0.0, NUDGES[-1]))
+    assert 0 < (plain - moved).abs().max() < 1e-4
 
 
 def test_an_unknown_activation_is_refused():

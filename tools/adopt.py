@@ -1,6 +1,6 @@
-"""Put a new flagship in the place of the one that ships: `python tools/adopt.py [FOLDER]`.
+"""Put a new flagship in the place of the one that ships: `python tools/adopt.py COPY`.
 
-FOLDER is the copy of the repository in which `tools/flagship.sh` ran, or what came back of it: its `runs` and its
+COPY is the copy of the repository in which `tools/flagship.sh` ran, or what came back of it: its `runs` and its
 `minidiff/assets/factorial/results.json`. Refuses a model that is not nearer to the true pictures of the validation
 split. What is left to do afterwards is listed in CONTRIBUTING.md.
 """
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS, PAGE = ROOT / "minidiff" / "assets" / "models", ROOT / "book" / "_static" / "evaluation"
+MODELS, PAGE = Path("minidiff", "assets", "models"), Path("book", "_static", "evaluation")
+RESULTS, CARD = Path("minidiff", "assets", "factorial", "results.json"), MODELS / "emoji-64" / "card.json"
 MARKS = ("base_100", "hard_20", "style", "similarity")
 
 
@@ -35,30 +35,32 @@ def card_with_marks(card: dict[str, Any], before: dict[str, Any], found: dict[st
 
 
 def main(folder: Path) -> None:
-    """Compare on the validation split, then copy."""
-    runs, ours = folder / "runs", MODELS / "emoji-64" / "card.json"
-    shipped = ["git", "show", f"HEAD:{ours.relative_to(ROOT).as_posix()}"]  # the file may be the new one by now
-    found, before = (read(path / "evaluation.json") for path in (runs / "evaluation", PAGE))
+    """Compare on the validation split, then copy all or nothing."""
+    runs = folder / "runs"
+    files = {folder / RESULTS: ROOT / RESULTS}
+    files |= {runs / "evaluation" / name: ROOT / PAGE / name for name in ("evaluation.json", "sweep.json")}
+    for name in ("emoji-64", "midjourney"):
+        for file in ("card.json", "config.json", "model.safetensors"):
+            files[runs / name / file] = ROOT / MODELS / name / file
+    if missing := [str(path) for path in files if not path.is_file()]:
+        sys.exit(f"{folder} must hold what tools/flagship.sh makes; it lacks {', '.join(missing)}.")
+    if folder.resolve() == ROOT:
+        sys.exit("Give the copy of the repository in which tools/flagship.sh ran, not this one.")
+    found, before = read(runs / "evaluation" / "evaluation.json"), read(ROOT / PAGE / "evaluation.json")
     new, old = (part["splits"]["validation"]["rows"]["model"]["all"] for part in (found, before))
     for mark in MARKS:
         print(f"{mark:10} {old[mark]['mean']:.3f} -> {new[mark]['mean']:.3f}", end=" ")
         print(f"[{new[mark]['low']:.3f}, {new[mark]['high']:.3f}] on the validation split")
     if new["similarity"]["mean"] <= old["similarity"]["mean"]:
         sys.exit("It is not nearer to the true pictures than the one that ships: nothing was copied.")
-    card = card_with_marks(
-        read(runs / "emoji-64" / "card.json"), json.loads(subprocess.check_output(shipped, cwd=ROOT)), found
-    )
-    for name in ("emoji-64", "midjourney"):
-        for file in ("card.json", "config.json", "model.safetensors"):
-            shutil.copy(runs / name / file, MODELS / name / file)
-    ours.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    for name in ("evaluation.json", "sweep.json"):
-        shutil.copy(runs / "evaluation" / name, PAGE / name)
-    results = Path("minidiff", "assets", "factorial", "results.json")
-    if folder.resolve() != ROOT:
-        shutil.copy(folder / results, ROOT / results)
+    card = card_with_marks(read(runs / "emoji-64" / "card.json"), read(ROOT / CARD), found)
+    for path, place in files.items():
+        shutil.copy(path, place)
+    (ROOT / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     print("Copied. Look at its pictures before anything else.")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Train a new flagship and measure all that hangs on it: bash tools/flagship.sh [MINUTES], on a machine with one GPU.
-# Needs Python with what minidiff needs, and peft; nothing is fetched. Everything made lies in runs/, and in the
-# assets of this copy of the repository; `python tools/adopt.py` carries it into another one. The mini-CLIP stays the
-# one that ships, so the prior and all that is said of CLIP stay true. STEPS="--steps 20" rehearses it in minutes.
+# Train a new flagship and measure all that hangs on it: bash tools/flagship.sh [MINUTES], on a machine with one GPU,
+# in a *copy* of the repository, whose models it replaces. Needs Python with what minidiff needs, and peft; nothing is
+# fetched. `python tools/adopt.py COPY` carries what it made into the repository. The mini-CLIP stays the one that
+# ships, so the prior and all that is said of CLIP stay true. STEPS="--steps 20" rehearses it in minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export NVIDIA_TF32_OVERRIDE=0 # what is measured here is compared with a CPU's single precision
 
+"${PYTHON:-python3}" -c "import peft"
+[ ! -e runs/emoji-64 ] || { echo "runs/emoji-64 holds another run or a rehearsal: begin in a fresh copy." >&2; exit 1; }
 models=minidiff/assets/models
 run() { "${PYTHON:-python3}" -m minidiff "$@"; }
 adopt() { cp "runs/$1"/{card.json,config.json,model.safetensors} "$models/$1/"; }

@@ -51,7 +51,7 @@ def evaluate(
     from minidiff.pipeline import TextToImage, check_settings
     from minidiff.recipes_look import fingerprint
     from minidiff.schedules import own_shift
-    from minidiff.text import WordEncoder
+    from minidiff.text import MiniClip, WordEncoder
 
     check_settings(steps=steps, guidance=guidance)
     check_int("size", size, 4, 3025)
@@ -76,10 +76,15 @@ def evaluate(
         marks = {f"all right, {split}": result[split]["model"]["all_interval"] for split in ("seen", "held_out")}
     else:
         judge = Judge.load(device=str(target))
-        result = measure(generate_with(pipe), judge, settings=settings, distribution_size=size)
-        marks = result["splits"]["test"]["rows"]["model"]["all"]
+        clip = pipe.encoder if isinstance(pipe.encoder, MiniClip) else None
+        result = measure(generate_with(pipe), judge, settings=settings, clip=clip, distribution_size=size)
+        marks = {
+            f"{split}, {name}": value
+            for split, found in result["splits"].items()
+            for name, value in found["rows"]["model"]["all"].items()
+            if name != "n"  # the number of pictures
+        }
     page = write_report(result | measured, out)
     for name, value in marks.items():
-        if name != "n":  # the number of pictures
-            print(f"{name:20} {value['mean']:6.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+        print(f"{name:28} {value['mean']:6.3f} [{value['low']:.3f}, {value['high']:.3f}]")
     print(page)

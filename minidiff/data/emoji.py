@@ -162,7 +162,7 @@ def load_emoji(verify: bool = False) -> EmojiSet:
 
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 0..255 to float32 in [-1, 1]: x = pixels / 127.5 - 1. Floats are taken to lie there already."""
-    return pixels if pixels.is_floating_point() else pixels.float() / 127.5 - 1
+    return pixels.float() if pixels.is_floating_point() else pixels.float() / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> Tensor:

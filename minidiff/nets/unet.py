@@ -58,8 +58,8 @@ class UNetConfig:
                 raise ValueError(
                     f"`widths` with attention must be multiples of head_dim ({self.head_dim}); got {width}."
                 )
-        if self.context_dim and not any(self.attention):
-            raise ValueError("`attention` must be on at some width for a U-Net that reads words (`context_dim`).")
+        if self.context_dim and not any(self.attention) and not self.pooled_dim:
+            raise ValueError("`attention` must be on at some width, or `pooled_dim` given, for words to be heard.")
         fold = self.patch * 2 ** (len(self.widths) - 1)
         if self.size % fold:
             raise ValueError(f"`size` must be a multiple of {fold} for this U-Net; got {self.size}.")

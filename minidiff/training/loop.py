@@ -101,7 +101,7 @@ class Run:
                 f"`batch_size` must be divisible by the number of processes ({team.num_processes}), which "
                 f"share each batch; got {config.batch_size}."
             )
-        self.objective = objective.to(device)
+        self.objective = objective.to(device).train()
         self.weights = trained_parameters(objective)
         if not self.weights:
             raise ValueError("`objective` must have a parameter that requires a gradient: see requires_grad_(True).")
@@ -206,7 +206,7 @@ class Run:
 
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = self.objective.train()(batch, self.noise).float().mean()  # `on_step` may have drawn
+            loss = self.objective(batch, self.noise).float().mean()
         loss.backward()
         loss = loss.detach()
         if self.team.num_processes > 1:

@@ -75,6 +75,8 @@ class Denoising(nn.Module):
                 f"for captions use JointDenoising; got {_kinds(batch)}."
             )
         x0, cond = batch
+        if x0.is_floating_point():  # arrays are often float64
+            x0 = x0.to(next(self.denoiser.parameters(), x0).dtype)
         if cond is not None:
             cond = self._forget(cond, len(x0), generator)
         return self.denoiser.loss(x0, cond, generator)  # type: ignore[operator]

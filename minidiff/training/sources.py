@@ -67,7 +67,7 @@ class TensorSource:
             raise ValueError("`labels` must be integers, 1 and up for the classes, 0 for no label; got others.")
         if labels is not None and not labels.all():
             warnings.warn("`labels` holds 0, which means no label: count classes from 1.", stacklevel=2)
-        self.x, self.labels = x.float(), None if labels is None else labels.long()
+        self.x, self.labels = x, None if labels is None else labels.long()
 
     def to(self, device: torch.device | str) -> TensorSource:
         """The same samples on another device."""
