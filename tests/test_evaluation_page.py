@@ -40,7 +40,14 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
     found = evaluation.load("evaluation")["copies"]
     moved, again = (round(100 * found[name]["copies"]["mean"]) for name in CONTROLS)
     drawn = [found[name] for name in ("test", "validation", "unseen", "trained prompts")]
+    trained = evaluation.load("evaluation")["splits"]["trained prompts"]["rows"]["model"]["all"]
+    ahead = evaluation.load("evaluation")["splits"]["test"]["model_minus"]["ceiling"]["clip"]
+    gain = evaluation.load("evaluation")["splits"]["test"]["model_minus"]["best by CLIP"]
     for said in (
+        f"too, only {round(100 * trained['base_100']['mean'])} in a hundred are recognized",
+        f"than the true pictures do, by {evaluation.estimate(ahead)}".replace("\N{NO-BREAK SPACE}", " "),
+        f"score higher by {-gain['clip']['mean']:.2f} [{-gain['clip']['high']:.2f}, {-gain['clip']['low']:.2f}]",
+        f"right among 100: {-gain['base_100']['mean']:.2f} [\N{MINUS SIGN}{gain['base_100']['high']:.2f}, ",
         f"{mean['model']['all']} are recognized among a hundred",
         f"of the true pictures, {mean['ceiling']['all']} are recognized",
         f"{mean['model']['no twins']} of a hundred drawings are right, with one {mean['model']['twins']}",

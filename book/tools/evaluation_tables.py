@@ -64,6 +64,18 @@ def against() -> list[str]:
     return table(["the model minus ...", *MARKS.values()], rows)
 
 
+def by_clip() -> list[str]:
+    """What a CLIP says of the drawings, and how good those are that it would choose."""
+    found = load("evaluation")
+    rows = found["splits"]["test"]["rows"]
+    names = {"model": WHO["model"], "best by CLIP": f"CLIP's choice of its {found['settings']['repeats']}"}
+    names |= {name: WHO[name] for name in ("lookup", "ceiling")}
+    marks = {"clip": "CLIP score"} | MARKS
+    return table(
+        ["", *marks.values()], [[words, *(estimate(rows[n]["all"][m]) for m in marks)] for n, words in names.items()]
+    )
+
+
 def twins() -> list[str]:
     """The model's marks where the training held a twin of the picture, and where it did not."""
     found = load("evaluation")["splits"]["test"]["rows"]
@@ -130,7 +142,9 @@ def settings() -> list[str]:
 TABLES = {
     "test": lambda: held_out("test"),
     "unseen": lambda: held_out("unseen"),
+    "trained": lambda: held_out("trained prompts"),
     "against": against,
+    "clip": by_clip,
     "twins": twins,
     "distances": distances,
     "copies": copies,
