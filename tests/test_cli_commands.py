@@ -16,6 +16,7 @@ from program import Run, program, sentence
 from small_models import small_pipe
 
 from minidiff import __version__
+from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.recipes_look import fingerprint
 from minidiff.text import WordEncoder
@@ -142,7 +143,7 @@ def test_evaluate_prints_the_marks_of_every_split(minidiff: Run, monkeypatch: py
 
 
 def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def quick(generate: object, **settings: object) -> dict[str, object]:
+    def quick(generate: object, judge: object, **settings: object) -> dict[str, object]:
         return {"best": {"guidance": 4.0}, "asked": settings}
 
     monkeypatch.setattr("minidiff.evaluate.sweep", quick)
@@ -150,7 +151,7 @@ def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monke
     assert done.code == 0 and "the best is {'guidance': 4.0}" in done.out
     found = json.loads(Path("compared/sweep.json").read_text())
     weights = fingerprint(TextToImage.from_pretrained("emoji-64").denoiser.net)
-    measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0}
+    measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0, "judge": fingerprint(Judge.load())}
     assert found == measured | {"best": {"guidance": 4.0}, "asked": {"repeats": 2}}
     sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
 

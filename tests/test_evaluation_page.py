@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from minidiff.evaluate_report import contact_sheet
+from minidiff.images import read_settings
+from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.recipes_look import fingerprint
 
@@ -25,8 +27,15 @@ CONTROLS = ("training pictures, moved as in training", "the same, drawn again")
 def test_the_numbers_are_those_of_the_model_that_ships(name: str) -> None:
     found = evaluation.load(name)
     pipe = TextToImage.from_pretrained(found["checkpoint"])
-    now = (fingerprint(pipe.denoiser.net), pipe.denoiser.schedule.shift)  # type: ignore[attr-defined]
-    assert (found["weights"], found["shift"]) == now, f"run `minidiff evaluate` again for {name}.json"
+    now = fingerprint(pipe.denoiser.net), pipe.denoiser.schedule.shift, fingerprint(Judge.load())  # type: ignore[attr-defined]
+    then = found["weights"], found["shift"], found["judge"]
+    assert then == now, f"run `minidiff evaluate` again for {name}.json"
+
+
+def test_the_title_picture_was_drawn_by_the_model_that_ships() -> None:
+    drawn = read_settings(ROOT / "book" / "_static" / "hero.png")
+    weights = fingerprint(TextToImage.from_pretrained(drawn["checkpoint"]).denoiser.net)
+    assert drawn["weights"] == weights, "run book/tools/hero.py"
 
 
 def test_a_table_shows_the_numbers_of_its_file() -> None:

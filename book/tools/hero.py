@@ -5,6 +5,7 @@ from pathlib import Path
 import minidiff
 from minidiff.images import grid, save_png
 from minidiff.pipeline import to_images
+from minidiff.recipes_look import fingerprint
 
 DRAWN = (
     ("a red heart", "fluent-3d", 1),
@@ -25,7 +26,8 @@ def main() -> None:
         rows += [to_images(states[i].clamp(-1, 1))[0] for i in SHOWN]
     path = Path(__file__).parents[1] / "_static" / "hero.png"
     picture = grid(rows, 2, len(SHOWN)).quantize(256, dither=0)  # a third of the size
-    save_png(picture, path, {"prompts": [list(row) for row in DRAWN], "checkpoint": "emoji-64"})
+    settings = {"prompts": [list(row) for row in DRAWN], "checkpoint": "emoji-64"}
+    save_png(picture, path, settings | {"weights": fingerprint(pipe.denoiser.net)})
 
 
 if __name__ == "__main__":

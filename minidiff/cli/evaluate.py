@@ -63,9 +63,12 @@ def evaluate(
     measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net), "shift": shift}
     if sweep and isinstance(pipe.encoder, WordEncoder):
         raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
+    judge = Judge.load(device=str(target))
+    if not isinstance(pipe.encoder, WordEncoder):  # shapes are marked by an oracle
+        measured["judge"] = fingerprint(judge)
     if sweep:
         out.mkdir(parents=True, exist_ok=True)
-        found = measured | compare(generate_with(pipe), repeats=repeats)
+        found = measured | compare(generate_with(pipe), judge, repeats=repeats)
         (out / "sweep.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(f"{out / 'sweep.json'}: the best is {found['best']}")
         return
@@ -75,7 +78,6 @@ def evaluate(
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
         marks = {f"all right, {split}": result[split]["model"]["all_interval"] for split in ("seen", "held_out")}
     else:
-        judge = Judge.load(device=str(target))
         clip = pipe.encoder if isinstance(pipe.encoder, MiniClip) else None
         result = measure(generate_with(pipe), judge, settings=settings, clip=clip, distribution_size=size)
         marks = {
