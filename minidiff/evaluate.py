@@ -109,12 +109,8 @@ def evaluate(
         mean = {name: {k: torch.stack([m[k] for m in ms]).mean(0) for k in ms[0]} for name, ms in marks.items()}
         rivals = [name for name in marks if name != "model"]
         ahead = {who: [{k: mean["model"][k] - v for k, v in mean[who].items()}] for who in rivals}
-        result["splits"][split] = {
-            "pictures": len(tasks),
-            "chance": chance(tasks),
-            "rows": {name: summarize(tasks, repeats, seed) for name, repeats in marks.items()},
-            "model_minus": {who: summarize(tasks, less, seed)["all"] for who, less in ahead.items()},
-        }
+        minus = {who: summarize(tasks, less, seed)["all"] for who, less in ahead.items()}
+        result["splits"][split] = _found(tasks, marks, seed) | {"model_minus": minus}
         drawn[split] = torch.cat(answers["model"]), len({task.record.base for task in tasks})
         for name, xs in answers.items():
             pictures[f"{split}: {name}"] = ([task.prompt for task in tasks], xs[0])
@@ -125,12 +121,8 @@ def evaluate(
     tasks = pose(emoji, [(emoji.records[c], STYLES[s]) for s, c in trained[0]], judge.bases)
     captions, styles = [task.prompt for task in tasks], [task.style for task in tasks]
     x = draw(generate, captions, styles, settings, seed)
-    marked = {"model": mark(judge, emoji, tasks, x, clip), "ceiling": mark(judge, emoji, tasks, real, clip)}
-    result["splits"]["trained prompts"] = {
-        "pictures": len(tasks),
-        "chance": chance(tasks),
-        "rows": {name: summarize(tasks, [marks], seed) for name, marks in marked.items()},
-    }
+    marks = {name: [mark(judge, emoji, tasks, shown, clip)] for name, shown in (("model", x), ("ceiling", real))}
+    result["splits"]["trained prompts"] = _found(tasks, marks, seed)
     pictures["trained prompts: model"] = (captions[:64], x[:64])
     result["distribution"]["trained prompts"] = trained_distances(generate, judge, real, reference, x, settings, seed)
     drawn["trained prompts"] = x, len(x)
@@ -169,10 +161,14 @@ def _answers(
     return answers
 
 
-def chance(tasks: Sequence[Problem]) -> dict[str, float | None]:
-    """What guessing would reach."""
+def _found(tasks: Sequence[Problem], marks: dict[str, list[dict[str, Tensor]]], seed: int) -> dict[str, Any]:
+    """What a split shows: how many problems, what guessing would reach, and a row for each who answered."""
     hard = [1 / len(task.hard) for task in tasks if task.hard]
-    return {"base_100": 0.01, "hard_20": sum(hard) / len(hard) if hard else None, "style": 0.25}
+    return {
+        "pictures": len(tasks),
+        "chance": {"base_100": 0.01, "hard_20": sum(hard) / len(hard) if hard else None, "style": 0.25},
+        "rows": {name: summarize(tasks, repeats, seed) for name, repeats in marks.items()},
+    }
 
 
 def sweep(

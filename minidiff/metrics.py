@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import check_choice, check_int, check_number, seeded
+from minidiff.data.emoji import to_float
 
 WHITE = 1 - 10 / 127.5  # paler than 245 of 255 in all channels is background: sheets are stored with loss
 PIXEL_SIZE = 32  # px a side at which pixels are compared: half a pixel of shift is no difference
@@ -180,9 +181,9 @@ def nearest(samples: Tensor, pictures: Tensor, feature: str = "feature") -> tupl
     best = torch.full((len(samples),), math.inf, device=samples.device)
     where = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
     compare = feature_distance if feature == "feature" else foreground_distance
-    samples = _as_float(samples)
+    samples = to_float(samples)
     for start in range(0, len(pictures), ROWS):
-        part = _as_float(pictures[start : start + ROWS].to(samples.device))
+        part = to_float(pictures[start : start + ROWS].to(samples.device))
         found, place = compare(samples, part).min(dim=1)
         where = torch.where(found < best, place + start, where)
         best = torch.minimum(found, best)
@@ -202,10 +203,6 @@ def copies(
     thresholds = tuple(float(torch.quantile(real.cpu().double(), quantile)) for real in real_distances)
     near = [d.cpu().double() < limit for d, limit in zip(distances, thresholds, strict=True)]
     return near[0] & near[1], (thresholds[0], thresholds[1])
-
-
-def _as_float(x: Tensor) -> Tensor:
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x.float()
 
 
 def _check_equal(features: Tensor, reference: Tensor, least: int) -> int:

@@ -138,6 +138,8 @@ def add_lora(net: nn.Module) -> None:
 
     So a fine-tune on pictures of one's own begins; `save_lora` keeps it, and `with_lora` draws with it.
     """
+    if hasattr(net, "peft_config"):
+        raise ValueError("`net` must be without LoRA; this one was given to `add_lora` before.")
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -148,6 +150,8 @@ def add_lora(net: nn.Module) -> None:
 
 def save_lora(folder: str | Path, net: nn.Module, base: str) -> None:
     """Write what `add_lora` gave a network, for `with_lora`; base: the `fingerprint` of the network before."""
+    if not hasattr(net, "peft_config"):
+        raise ValueError("`net` must be a network that was given to `add_lora`; this one has no LoRA.")
     from peft import get_peft_model_state_dict
 
     config = {"kind": "lora", "scale": 1.0, "base": base}

@@ -204,6 +204,7 @@ class WordEncoder(nn.Module):
     def __init__(self, vocabulary: Sequence[str], context: int, dim: int = 96, layers: int = 2, heads: int = 4):
         super().__init__()
         self.vocabulary, self.context = tuple(vocabulary), context
+        self._place = {word: i for i, word in enumerate(self.vocabulary) if i}
         self.dim = self.pooled_dim = dim
         self.layers, self.heads = layers, heads
         self.word = nn.Embedding(len(self.vocabulary), dim)
@@ -223,13 +224,12 @@ class WordEncoder(nn.Module):
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Word ids (B, context) and their mask: lower case, without punctuation."""
         ids = torch.zeros(len(prompts), self.context, dtype=torch.long)
-        place = {word: i for i, word in enumerate(self.vocabulary) if i}
         for row, prompt in zip(ids, prompts, strict=True):
             words = _words(prompt)
             if len(words) > self.context:
                 raise ValueError(f"`prompts` must have at most {self.context} words each; got {len(words)}.")
-            found = [place[word] if word in place else place[check_choice("prompts", word, place)] for word in words]
-            row[: len(words)] = torch.tensor(found, dtype=torch.long)
+            for i, word in enumerate(words):
+                row[i] = self._place[word if word in self._place else check_choice("prompts", word, self._place)]
         return ids, ids > 0
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:

@@ -39,19 +39,19 @@ def test_the_title_picture_was_drawn_by_the_model_that_ships() -> None:
 
 
 def test_a_table_shows_the_numbers_of_its_file() -> None:
-    rows = evaluation.load("evaluation")["splits"]["test"]["rows"]
+    found = evaluation.load("evaluation")
+    test, copies = found["splits"]["test"], found["copies"]
+    rows, minus = test["rows"], test["model_minus"]
     lines = {line.split(" | ")[0].strip("| *"): line for line in evaluation.TABLES["test"]()}
     assert f" {rows['model']['all']['base_100']['mean']:.2f} [" in lines["the model"]
     assert f" {rows['ceiling']['all']['style']['mean']:.2f} [" in lines["the true pictures"]
     assert len(evaluation.TABLES["settings"]()) == 2 + len(evaluation.load("sweep")["rows"])
     page = (ROOT / "book" / "evaluation.md").read_text(encoding="utf-8")
     mean = {who: {part: round(100 * rows[who][part]["base_100"]["mean"]) for part in rows[who]} for who in rows}
-    found = evaluation.load("evaluation")["copies"]
-    moved, again = (round(100 * found[name]["copies"]["mean"]) for name in CONTROLS)
-    drawn = [found[name] for name in ("test", "validation", "unseen", "trained prompts")]
-    trained = evaluation.load("evaluation")["splits"]["trained prompts"]["rows"]["model"]["all"]
-    ahead = evaluation.load("evaluation")["splits"]["test"]["model_minus"]["ceiling"]["clip"]
-    gain = evaluation.load("evaluation")["splits"]["test"]["model_minus"]["best by CLIP"]
+    moved, again = (round(100 * copies[name]["copies"]["mean"]) for name in CONTROLS)
+    drawn = [copies[name] for name in ("test", "validation", "unseen", "trained prompts")]
+    trained = found["splits"]["trained prompts"]["rows"]["model"]["all"]
+    ahead, gain = minus["ceiling"]["clip"], minus["best by CLIP"]
     for said in (
         f"too, only {round(100 * trained['base_100']['mean'])} in a hundred are recognized",
         f"than the true pictures do, by {evaluation.estimate(ahead)}".replace("\N{NO-BREAK SPACE}", " "),

@@ -40,7 +40,7 @@ def test_a_look_at_the_model_on_the_way_changes_nothing() -> None:
         denoiser = with_dropout()
 
         def look(result: Any, looks: bool = looks) -> None:
-            if looks:  # a pipeline puts what it is given into its mode for drawing
+            if looks:
                 TextToImage(result.objective.denoiser).generate(None, 1, steps=1, seeds=[0])
 
         weights.append(train(Denoising(denoiser), source, CONFIG, device="cpu", on_step=look))
@@ -179,7 +179,11 @@ def test_what_cannot_be_saved_says_how_to_keep_it(tmp_path: Any) -> None:
 def test_lora_on_a_model_of_ones_own_is_trained_kept_and_drawn_with(tmp_path: Any) -> None:
     pytest.importorskip("peft")
     pipe, base = small_pipe(), small_pipe()
+    with pytest.raises(ValueError, match="`net` must be a network that was given to `add_lora`"):
+        save_lora(tmp_path / "none", base.denoiser.net, "")
     add_lora(pipe.denoiser.net)
+    with pytest.raises(ValueError, match="`net` must be without LoRA"):
+        add_lora(pipe.denoiser.net)
     source = TensorSource(randn((4, 3, 16, 16), seeded(0)))
     train(Denoising(pipe.denoiser), source, replace(CONFIG, learning_rate=0.1), device="cpu")
     with pytest.raises(ValueError, match="`denoiser` must be without LoRA to be saved: keep that with `save_lora`"):

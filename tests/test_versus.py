@@ -1,6 +1,8 @@
 """The contest between a GAN and a diffusion model: its conditions are equal, and its stored results follow them."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -71,6 +73,12 @@ def test_the_nudged_trials_are_of_the_same_contest_and_a_nudge_is_the_last_digit
     trial = PROTOCOL["trials"]["points"]["diffusion"][1]
     plain, moved = (fit("points", "diffusion", trial, 1, 8, nudge=nudge)[0](64, 0) for nudge in (0.0, NUDGES[-1]))
     assert 0 < (plain - moved).abs().max() < 1e-4
+
+
+def test_a_mistyped_argument_does_not_start_the_contest() -> None:
+    command = [sys.executable, "-m", "minidiff.versus", "nudge"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)  # before it would write anything
+    assert done.returncode == 1 and done.stderr == "The contest takes no argument but nudged; got nudge.\n"
 
 
 def test_an_unknown_activation_is_refused():

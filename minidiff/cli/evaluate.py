@@ -61,23 +61,22 @@ def evaluate(
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
     shift = own_shift(pipe.denoiser.schedule)  # what a setting "shift": null stands for
     measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net), "shift": shift}
-    if sweep and isinstance(pipe.encoder, WordEncoder):
-        raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
-    judge = Judge.load(device=str(target))
-    if not isinstance(pipe.encoder, WordEncoder):  # shapes are marked by an oracle
-        measured["judge"] = fingerprint(judge)
-    if sweep:
-        out.mkdir(parents=True, exist_ok=True)
-        found = measured | compare(generate_with(pipe), judge, repeats=repeats)
-        (out / "sweep.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"{out / 'sweep.json'}: the best is {found['best']}")
-        return
     if isinstance(pipe.encoder, WordEncoder):
+        if sweep:
+            raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
         if not set(pipe.encoder.vocabulary) >= set(VOCABULARY):
             raise ValueError(f"`checkpoint` {checkpoint} must know emoji, or all words for shapes, to be marked.")
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
         marks = {f"all right, {split}": result[split]["model"]["all_interval"] for split in ("seen", "held_out")}
     else:
+        judge = Judge.load(device=str(target))
+        measured["judge"] = fingerprint(judge)
+        if sweep:
+            out.mkdir(parents=True, exist_ok=True)
+            compared = measured | compare(generate_with(pipe), judge, repeats=repeats)
+            (out / "sweep.json").write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
+            print(f"{out / 'sweep.json'}: the best is {compared['best']}")
+            return
         clip = pipe.encoder if isinstance(pipe.encoder, MiniClip) else None
         result = measure(generate_with(pipe), judge, settings=settings, clip=clip, distribution_size=size)
         marks = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +99,9 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-def place_embedding(height: int, width: int, dim: int, octaves: int = 4, device: Any = None) -> Tensor:
+def place_embedding(
+    height: int, width: int, dim: int, octaves: int = 4, device: torch.device | None = None
+) -> Tensor:
     """Where each place lies, as sines and cosines of row and column: (H*W, dim), zeros after the first 4 * octaves.
 
     sin and cos of pi 2^k u for k < octaves, u the middle of the row or column in (0, 1): cos(pi u) falls from one

@@ -69,12 +69,14 @@ class Denoising(nn.Module):
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""
-        if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], Condition | None):
+        parts = batch if isinstance(batch, tuple | list) else (batch,)
+        if len(parts) != 2 or not isinstance(parts[1], Condition | None):
+            got = ", ".join(type(part).__name__ for part in parts)
             raise ValueError(
                 "`source` must give pairs of x0 and a Condition or None: for labels write Condition(label=labels), "
-                f"for captions use JointDenoising; got {_kinds(batch)}."
+                f"for captions use JointDenoising; got {got}."
             )
-        x0, cond = batch
+        x0, cond = parts
         if x0.is_floating_point():  # arrays are often float64
             x0 = x0.to(next(self.denoiser.parameters(), x0).dtype)
         if cond is not None:
@@ -113,8 +115,3 @@ class JointDenoising(Denoising):
         ids, mask = self.encoder.tokenize(captions) if isinstance(captions, list) else captions  # type: ignore
         text = self.encoder.encode_ids(ids.to(x0.device), mask.to(x0.device))  # type: ignore
         return super().forward((x0, Condition(text=text)), generator)
-
-
-def _kinds(batch: Any) -> str:
-    parts = batch if isinstance(batch, tuple | list) else (batch,)
-    return ", ".join(type(part).__name__ for part in parts)
