@@ -169,3 +169,16 @@ def test_the_book_can_be_searched(page: Page, address: str) -> None:
         if (hits || tries++ > 100) done(hits); else setTimeout(look, 50);
     })(); })"""
     assert page.run(until) > 0
+
+
+@pytest.mark.parametrize(("width", "name"), [(390, "primary"), (390, "secondary"), (1440, "primary")])
+def test_the_menu_and_the_contents_open(width: int, name: str, page: Page, address: str) -> None:
+    page.resize(width, 844)
+    page.open(f"{address}/notebooks/02_forward.html")
+    seen = f"""(a => {{ const box = a.getBoundingClientRect();
+        return a.checkVisibility({{visibilityProperty: true}}) && box.width > 0 && box.left >= 0 && box.left < innerWidth;
+    }})(document.querySelector('.bd-sidebar-{name} a'))"""
+    before = page.run(seen)
+    page.drag(f".bd-header-article .{name}-toggle", (0.5, 0.5))
+    page.run("new Promise(done => setTimeout(() => done(1), 600))")
+    assert (before, page.run(seen)) == ((False, True) if width < 1200 else (True, False))

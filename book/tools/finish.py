@@ -5,6 +5,8 @@
 - Icons come from the theme's typeface; the second copy of them, half a megabyte of script, is not fetched.
 - The script of live cells, which has nothing to do in a book of stored outputs, is left out.
 - Buttons of the table of contents have names; a table's empty corner is no heading.
+- The theme listens to the first buttons for menu and contents that it finds; those of its header, which this book
+  does not show, go, so that it finds the ones above the article. (Their names show without a script, too.)
 """
 
 import pathlib
@@ -34,6 +36,9 @@ VAIN = re.compile(
 )
 DUMB = re.compile(r"<summary>(?=<span class=\"toctree-toggle\")")
 
+UNSEEN = re.compile(r'<button class="pst-navbar-icon sidebar-toggle (?:primary|secondary)-toggle".*?</button>', re.DOTALL)
+TOLD = re.compile(r'(<button class="sidebar-toggle [^>]*) data-bs-placement="bottom" data-bs-toggle="tooltip">')
+
 
 def finish(page: str, folder: pathlib.Path) -> str:
     """A page with these changes; folder: where it lies, to find its pictures."""
@@ -51,7 +56,7 @@ def finish(page: str, folder: pathlib.Path) -> str:
     if THEMES not in page:
         raise ExtensionError("The theme does not set its colors where it used to: see book/tools/finish.py.")
     page = page.replace(THEMES, THEMES.removesuffix("\n  </script>") + SCHEME)
-    page = re.sub(r"<img\s[^>]*>", sized, VAIN.sub("", page))
+    page = re.sub(r"<img\s[^>]*>", sized, TOLD.sub(r"\1>", UNSEEN.sub("", VAIN.sub("", page))))
     page = re.sub(r'<th class="([^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
     return DUMB.sub('<summary aria-label="its parts">', page)
 
