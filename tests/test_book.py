@@ -176,7 +176,7 @@ def test_the_menu_and_the_contents_open(width: int, name: str, page: Page, addre
     page.resize(width, 844)
     page.open(f"{address}/notebooks/02_forward.html")
     seen = f"""(a => {{ const box = a.getBoundingClientRect();
-        return a.checkVisibility({{visibilityProperty: true}}) && box.width > 0 && box.left >= 0 && box.left < innerWidth;
+        return a.checkVisibility({{visibilityProperty: true}}) && box.width && box.left >= 0 && box.left < innerWidth;
     }})(document.querySelector('.bd-sidebar-{name} a'))"""
     before = page.run(seen)
     page.drag(f".bd-header-article .{name}-toggle", (0.5, 0.5))

@@ -195,8 +195,9 @@ start = time.monotonic()
 for step in range(1, 6):
     save(folder, small(step, 50_000))
 usual = (time.monotonic() - start) / 5
-halfway = 0
-for _ in range(kills):
+done = halfway = 0
+while done < kills or (halfway < kills // 4 and done < 10 * kills):  # on a busy machine few kills hit a save
+    done += 1
     known = latest(folder).step
     receive, send = os.pipe()
     child = os.fork()
@@ -216,7 +217,7 @@ for _ in range(kills):
     found = latest(folder)
     assert known + reported <= found.step <= known + reported + 1, (known, reported, found.step)
     assert float(found.weights["w"][0]) == found.step
-print(kills, "kills", halfway, "halfway")
+print(done, "kills", halfway, "halfway")
 """
 
 

@@ -36,7 +36,7 @@ VAIN = re.compile(
 )
 DUMB = re.compile(r"<summary>(?=<span class=\"toctree-toggle\")")
 
-UNSEEN = re.compile(r'<button class="pst-navbar-icon sidebar-toggle (?:primary|secondary)-toggle".*?</button>', re.DOTALL)
+UNSEEN = re.compile(r'<button class="pst-navbar-icon sidebar-toggle [^>]*>.*?</button>', re.DOTALL)
 TOLD = re.compile(r'(<button class="sidebar-toggle [^>]*) data-bs-placement="bottom" data-bs-toggle="tooltip">')
 
 
