@@ -15,7 +15,16 @@ from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, shrink, to_float
 from minidiff.evaluate_tasks import SEED_STRIDE, TWINS, Generate, Problem, Settings, draw, families, plainest
 from minidiff.judge import Judge
-from minidiff.metrics import bootstrap, copies, diversity, frechet_distance, kernel_distance, nearest, with_interval
+from minidiff.metrics import (
+    bootstrap,
+    copies,
+    diversity,
+    foreground,
+    frechet_distance,
+    kernel_distance,
+    nearest,
+    with_interval,
+)
 
 Pair = tuple[int, int]  # style, concept
 SHIFT = 2  # of 64 px, by which the training of emoji-64 moves its pictures
@@ -87,12 +96,13 @@ def copy_rates(
     The thresholds come from held-out pictures of which no twin was trained on.
     """
     home, rows = judge.scale.device, emoji.split_indices("train").tolist()
-    training = emoji.at(rows).to(home)
-    features = torch.cat([judge.features(to_float(part)) for part in training.split(2048)])
+    training = emoji.at(rows).to(home).split(2048)
+    features = torch.cat([judge.features(to_float(part)) for part in training])
+    drawings = torch.cat([foreground(part) for part in training])  # once, for every shift of every set
 
     def distances(x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
         near, which = nearest(judge.features(to_float(x)), features)
-        return (near, torch.stack([nearest(y.to(home), training, "pixels")[0] for y in _moved(x)]).amin(0)), which
+        return (near, torch.stack([nearest(y.to(home), drawings, "pixels")[0] for y in _moved(x)]).amin(0)), which
 
     new = [
         emoji.flat_index(record.index, style)

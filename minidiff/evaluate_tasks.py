@@ -19,7 +19,7 @@ from minidiff.common import seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, to_float, to_uint8
 from minidiff.judge import Judge
-from minidiff.metrics import bootstrap, foreground
+from minidiff.metrics import bootstrap, ink_and_mask
 from minidiff.text import MiniClip
 
 BATCH = 512  # pictures generated at once
@@ -236,7 +236,7 @@ def mark(
 
 def foreground_error(pictures: Tensor, true: Tensor) -> Tensor:
     """Root mean square difference, picture by picture, where either is not white: (P,) in [0, 2]."""
-    (a, drawn_a), (b, drawn_b) = foreground(pictures), foreground(true.to(pictures.device))
+    (a, drawn_a), (b, drawn_b) = ink_and_mask(pictures), ink_and_mask(true.to(pictures.device))
     either = ((drawn_a + drawn_b) > 0).sum(1).clamp(min=1)
     return ((a - b).square().sum(1) / (3 * either)).sqrt()
 

@@ -141,23 +141,31 @@ def diversity(features: Tensor) -> float:
     return float(1 - (unit.sum(0).square().sum() - n) / (n * (n - 1)))
 
 
-def foreground(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3, H, W) in [-1, 1] as rows (B, 3 * 32 * 32) that are 0 on white, and which pixels are not white.
+def foreground(pictures: Tensor) -> Tensor:
+    """What is drawn in pictures (B, 3, H, W), uint8 or in [-1, 1]: rows (B, 4 * 32 * 32) for `foreground_distance`.
 
-    White is what is paler than 245 of 255; the second result is (B, 32 * 32), 1.0 where a pixel is drawn.
+    First the ink 1 - x of the three colors, 0 on white, then a mask, 1 where a pixel is drawn. White is what is paler
+    than 245 of 255.
     """
-    x = nn.functional.adaptive_avg_pool2d(pictures.float().clamp(-1, 1), PIXEL_SIZE)
-    drawn = (x < WHITE).any(dim=1)  # (B, 32, 32)
-    return ((1 - x) * drawn[:, None]).flatten(1), drawn.flatten(1).float()
+    x = nn.functional.adaptive_avg_pool2d(to_float(pictures).clamp(-1, 1), PIXEL_SIZE)
+    drawn = (x < WHITE).any(dim=1, keepdim=True)  # (B, 1, 32, 32)
+    return torch.cat([(1 - x) * drawn, drawn], dim=1).flatten(1)
+
+
+def ink_and_mask(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """The two parts (B, 3 * 32 * 32) and (B, 32 * 32) of `foreground`, of its rows or of pictures (B, 3, H, W)."""
+    rows = pictures if pictures.dim() == 2 else foreground(pictures)
+    ink, mask = rows.split([3 * PIXEL_SIZE**2, PIXEL_SIZE**2], dim=1)
+    return ink, mask
 
 
 def foreground_distance(pictures: Tensor, others: Tensor) -> Tensor:
     """Root mean square difference (N, M) of two sets of pictures, over the pixels where either is not white.
 
     In [0, 2], the unit of pixels in [-1, 1]. Most of an emoji is white: counting it too would call any two small
-    ones alike. Two empty pictures have distance 0.
+    ones alike. Two empty pictures have distance 0. Either set may be given as the rows of `foreground`.
     """
-    (a, drawn_a), (b, drawn_b) = foreground(pictures), foreground(others)
+    (a, drawn_a), (b, drawn_b) = ink_and_mask(pictures), ink_and_mask(others)
     either = drawn_a.sum(1)[:, None] + drawn_b.sum(1) - drawn_a @ drawn_b.T  # |A or B| = |A| + |B| - |A and B|
     return torch.cdist(a, b) / (3 * either).sqrt().clamp(min=1)
 
@@ -171,7 +179,7 @@ def nearest(samples: Tensor, pictures: Tensor, feature: str = "feature") -> tupl
     """Each sample's distance to the nearest of `pictures`, (N,), and which one that is, (N,).
 
     feature: "feature" for rows of features (N, D), (M, D) compared by cosine; "pixels" for pictures (N, 3, H, W),
-    (M, 3, H, W), uint8 or in [-1, 1], compared on their foreground.
+    (M, 3, H, W), uint8 or in [-1, 1], or rows of `foreground`, compared by `foreground_distance`.
     """
     check_choice("feature", feature, ("feature", "pixels"))
     if not len(pictures):
@@ -181,7 +189,7 @@ def nearest(samples: Tensor, pictures: Tensor, feature: str = "feature") -> tupl
     best = torch.full((len(samples),), math.inf, device=samples.device)
     where = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
     compare = feature_distance if feature == "feature" else foreground_distance
-    samples = to_float(samples)
+    samples = to_float(samples) if samples.dim() == 2 else foreground(samples)
     for start in range(0, len(pictures), ROWS):
         part = to_float(pictures[start : start + ROWS].to(samples.device))
         found, place = compare(samples, part).min(dim=1)

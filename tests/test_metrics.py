@@ -13,6 +13,7 @@ from minidiff.metrics import (
     bootstrap,
     copies,
     diversity,
+    foreground,
     foreground_distance,
     frechet_distance,
     kernel_distance,
@@ -137,6 +138,8 @@ def test_nearest_finds_the_picture_itself_wherever_it_stands() -> None:
         foreground_distance(pictures[which], pictures[[3, 1050]]).diagonal(), torch.zeros(2), atol=0.01
     )
     assert (distance < 0.02).all()
+    ready = nearest(samples, foreground(pictures), feature="pixels")  # prepared once, for many samples
+    assert torch.equal(ready[0], distance) and torch.equal(ready[1], which)
     features = normal(3000, 8, 0)
     distance, which = nearest(2 * features[[2999, 5]], features)
     assert which.tolist() == [2999, 5] and distance.abs().max() < 1e-5
