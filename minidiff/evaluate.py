@@ -39,6 +39,7 @@ from minidiff.evaluate_tasks import (
     pose,
     problems,
     summarize,
+    true_features,
     true_pictures,
 )
 from minidiff.judge import Judge
@@ -105,7 +106,8 @@ def evaluate(
         answers = _answers(generate, emoji, tasks, split, settings, similarity, seed)
         if clip is not None:
             answers["best by CLIP"] = [best_by_clip(clip, tasks, answers["model"])]
-        marks = {name: [mark(judge, emoji, tasks, x, clip) for x in xs] for name, xs in answers.items()}
+        known = true_features(judge, emoji, tasks)
+        marks = {name: [mark(judge, emoji, tasks, x, clip, known) for x in xs] for name, xs in answers.items()}
         mean = {name: {k: torch.stack([m[k] for m in ms]).mean(0) for k in ms[0]} for name, ms in marks.items()}
         rivals = [name for name in marks if name != "model"]
         ahead = {who: [{k: mean["model"][k] - v for k, v in mean[who].items()}] for who in rivals}
@@ -194,6 +196,7 @@ def sweep(
     judge, emoji = judge or Judge.load(device=None), emoji or load_emoji()
     tasks = problems(emoji, "validation", judge.bases)
     prompts, styles = [task.prompt for task in tasks], [task.style for task in tasks]
+    known = true_features(judge, emoji, tasks)
     seeds = [seed + SEED_STRIDE * (r + 1) for r in range(check_int("repeats", repeats, 1, 1000))]
     marks: dict[Settings, list[dict[str, Tensor]]] = {}
     rows: dict[Settings, dict[str, Any]] = {}
@@ -202,7 +205,7 @@ def sweep(
         # All repeats in one go, so that the batches are full.
         many = [(p, s, start + i) for start in seeds for i, (p, s) in enumerate(zip(prompts, styles, strict=True))]
         x = draw(generate, [m[0] for m in many], [m[1] for m in many], setting, [m[2] for m in many])
-        marks[setting] = [mark(judge, emoji, tasks, part) for part in x.split(len(tasks))]
+        marks[setting] = [mark(judge, emoji, tasks, part, right=known) for part in x.split(len(tasks))]
         rows[setting] = summarize(tasks, marks[setting], seed)["all"]
 
     best = Settings(guidance=float(guidances[0]), repeats=repeats)

@@ -150,6 +150,11 @@ def true_pictures(emoji: EmojiSet, tasks: Sequence[Problem]) -> Tensor:
     return torch.stack([emoji.pixels(task.style)[task.record.index] for task in tasks])
 
 
+def true_features(judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem]) -> Tensor:
+    """What the judge sees in the right answers, (P, 64)."""
+    return judge.features(to_float(true_pictures(emoji, tasks)))
+
+
 def other_styles(emoji: EmojiSet, tasks: Sequence[Problem], turn: int) -> Tensor:
     """The same concepts as trained on in another style, uint8 (P, 3, 64, 64); `turn` picks which of them."""
     rows = []
@@ -199,7 +204,12 @@ def word_overlap(prompts: list[str], captions: list[str]) -> Tensor:
 
 @torch.no_grad()
 def mark(
-    judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem], pictures: Tensor, clip: MiniClip | None = None
+    judge: Judge,
+    emoji: EmojiSet,
+    tasks: Sequence[Problem],
+    pictures: Tensor,
+    clip: MiniClip | None = None,
+    right: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Marks of pictures (P, 3, H, W), one per problem, uint8 or in [-1, 1]: each (P,) on the CPU.
 
@@ -207,16 +217,17 @@ def mark(
     or among the candidates. log_prob: that of the right base among the 100, in nats. style: 1 where the style is
     right. similarity: cosine of the judge's features to the true picture's. pixel_error: see `foreground_error`.
     The first four need bases that the judge knows, and are absent otherwise. clip: see `clip_score`; only with one.
+    right: `true_features` (P, 64) of these tasks, for whoever marks several answers to them.
     """
     pictures = to_float(pictures)
-    true = to_float(true_pictures(emoji, tasks))
-    features, right = judge.features(pictures), judge.features(true)
+    right = true_features(judge, emoji, tasks) if right is None else right
+    features = judge.features(pictures)
     bases, styles = judge.logits(features)
     wanted = torch.tensor([STYLES.index(task.style) for task in tasks], device=styles.device)
     marks = {
         "style": (styles.argmax(1) == wanted).float(),
         "similarity": torch.cosine_similarity(features, right),
-        "pixel_error": foreground_error(pictures, true),
+        "pixel_error": foreground_error(pictures, true_pictures(emoji, tasks)),
     }
     if clip is not None:
         marks["clip"] = clip_score(clip, [task.prompt for task in tasks], pictures)
