@@ -249,18 +249,12 @@ def evaluate_shapes(
         scenes = [random_scene(rng, held_out) for _ in range(n)]
         captions = [scene.caption() for scene in scenes]
         x = draw(generate, captions, [None] * n, Settings(steps, guidance), seed + SEED_STRIDE * (1 + held_out))
-        right = torch.tensor([compare(s, read(p))["all"] for s, p in zip(scenes, x, strict=True)]).double()
+        seen = [read(picture) for picture in x]
+        right = torch.tensor([compare(*pair)["all"] for pair in zip(scenes, seen, strict=True)]).double()
         result[name] = {
-            "model": adherence(x, scenes) | {"all_interval": bootstrap(right, seed=seed).as_dict()},
+            "model": adherence(seen, scenes) | {"all_interval": bootstrap(right, seed=seed).as_dict()},
             "ceiling": adherence(torch.stack([render(scene, rng) for scene in scenes]), scenes),
-            "chance": adherence(x, [*scenes[1:], scenes[0]]),
+            "chance": adherence(seen, [*scenes[1:], scenes[0]]),
         }
         result["pictures"][f"{name} pairs".replace("_", "-")] = (captions[:64], x[:64])
-    return _no_nan(result)
-
-
-def _no_nan(value: Any) -> Any:
-    """JSON has no NaN: a share of nothing is null."""
-    if isinstance(value, dict):
-        return {k: _no_nan(v) for k, v in value.items()}
-    return None if isinstance(value, float) and value != value else value
+    return result

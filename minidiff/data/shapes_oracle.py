@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,19 +195,22 @@ def compare(wanted: Scene, seen: Scene | None) -> dict[str, bool]:
     return best
 
 
-def adherence(pictures: Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
+def adherence(pictures: Tensor | Sequence[Scene | None], scenes: Sequence[Scene]) -> dict[str, Any]:
     """Return the shares in [0, 1] of pictures (B, 3, S, S) that show their scene: "all", and each attribute.
 
-    "readable" is the share that the oracle can read; an unreadable picture is wrong in everything. "relation" is a
-    share of the scenes that have two groups (NaN without any). Raises ValueError when the numbers differ.
+    pictures: or what `read` found in them. "readable" is the share that the oracle can read; an unreadable picture is
+    wrong in everything. "relation" is a share of the scenes that have two groups (None without any). Raises
+    ValueError when the numbers differ.
     """
     if len(pictures) != len(scenes) or not len(scenes):
         raise ValueError(
             f"`pictures` and `scenes` must be equally many, at least one each; got {len(pictures)} and {len(scenes)}."
         )
-    seen = [read(picture) for picture in pictures]
+    seen = [read(picture) if isinstance(picture, Tensor) else picture for picture in pictures]
     answers = [compare(scene, reading) for scene, reading in zip(scenes, seen, strict=True)]
-    shares = {name: float(np.mean([answer[name] for answer in answers])) for name in ("all", *ATTRIBUTES)}
+    shares: dict[str, Any] = {
+        name: float(np.mean([answer[name] for answer in answers])) for name in ("all", *ATTRIBUTES)
+    }
     related = [a["relation"] for a, scene in zip(answers, scenes, strict=True) if scene.relation]
-    shares["relation"] = float(np.mean(related)) if related else float("nan")
+    shares["relation"] = float(np.mean(related)) if related else None
     return shares | {"readable": float(np.mean([reading is not None for reading in seen]))}
