@@ -55,6 +55,8 @@ def sample(
         raise ValueError(
             f"`denoiser` must have a schedule, as a NetDenoiser; got {type(denoiser).__name__}: the step comes first."
         )
+    if times.is_floating_point():  # moved once: at each step, a GPU would be waited for
+        times = times.to(x.device, torch.float32)
     memory = None
     for t, s in pairwise(times):
         with torch.no_grad():
