@@ -34,7 +34,8 @@ def weights_with_padding(answer: Any) -> str | None:
 @exercise("4.2", "a bag of words would have given 1: word order reaches the picture.")
 def who_has_which_color(answer: Callable[..., Any]) -> str | None:
     """A function (shapes, pairs, x0) -> loss with exchanged colors / loss with the true caption, at t = 0.8."""
-    from minidiff.data.shapes import Group, Scene, render
+    from minidiff.data.scenes import Group, Scene
+    from minidiff.data.shapes import render
     from minidiff.pipeline import TextToImage
 
     circle, star = Group(1, "large", "red", "circle"), Group(1, "large", "purple", "star")

@@ -7,7 +7,7 @@ CLIP, T5 or sentence encoder of `transformers`; `WordEncoder`, a closed vocabula
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -222,15 +222,8 @@ class WordEncoder(nn.Module):
         return cls(("<pad>", *sorted({word for row in rows for word in row})), max(map(len, rows)), **settings)
 
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Word ids (B, context) and their mask: lower case, without punctuation."""
-        ids = torch.zeros(len(prompts), self.context, dtype=torch.long)
-        for row, prompt in zip(ids, prompts, strict=True):
-            words = _words(prompt)
-            if len(words) > self.context:
-                raise ValueError(f"`prompts` must have at most {self.context} words each; got {len(words)}.")
-            for i, word in enumerate(words):
-                row[i] = self._place[word if word in self._place else check_choice("prompts", word, self._place)]
-        return ids, ids > 0
+        """Word ids (B, context) and their mask; see `word_ids`."""
+        return word_ids(prompts, self._place, self.context)
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
         """Encode word ids (B, L) with their mask (B, L)."""
@@ -255,6 +248,24 @@ class WordEncoder(nn.Module):
             "layers": self.layers,
             "heads": self.heads,
         }
+
+
+def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> tuple[Tensor, Tensor]:
+    """The places of the words of prompts, (B, length) filled up with 0, and their mask, True = a word.
+
+    Words are taken in lower case, without punctuation; the empty prompt has none. Raises ValueError for a word that
+    has no place, with the nearest one that has, for more than `length` words, and for a string in place of a list.
+    """
+    if isinstance(prompts, str):
+        raise ValueError(f"`prompts` must be a list of strings; got one string {prompts[:80]!r}: write [prompt].")
+    ids = torch.zeros(len(prompts), length, dtype=torch.long)
+    for row, prompt in zip(ids, prompts, strict=True):
+        words = _words(prompt)
+        if len(words) > length:
+            raise ValueError(f"`prompts` must have at most {length} words each; got {len(words)}.")
+        for i, word in enumerate(words):
+            row[i] = places[word if word in places else check_choice("prompts", word, places)]
+    return ids, ids > 0
 
 
 def _words(prompt: str) -> list[str]:

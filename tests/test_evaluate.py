@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scene_words import parse
 from small_emoji import KnowsAll, SmallEmoji
 from small_models import small_clip
 from torch import Tensor
@@ -16,7 +17,6 @@ from torch import Tensor
 from minidiff.common import seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import SPLITS, STYLES, load_emoji
-from minidiff.data.scenes import parse
 from minidiff.data.shapes import render
 from minidiff.denoisers import NetDenoiser
 from minidiff.evaluate import evaluate, evaluate_shapes, generate_with, sweep

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minidiff.data.shapes import CAPTION_LENGTH, COLORS, SHAPES, VOCABULARY
+from minidiff.data.scenes import CAPTION_LENGTH, COLORS, SHAPES, VOCABULARY
 from minidiff.pipeline import TextToImage
 from minidiff.presets import run
 from minidiff.text import WordEncoder

@@ -12,7 +12,7 @@ from minidiff.clip import train_tokenizer
 from minidiff.common import Condition, TextEmbedding, randn, seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import load_emoji
-from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, encode
+from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, ShapeScenes
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.text import BOS, EOS, PAD, MiniClip, MiniClipConfig, WordEncoder, unit_rms
 
@@ -123,8 +123,11 @@ def test_the_word_encoder_knows_its_words_and_suggests_the_nearest() -> None:
         assert part.isfinite().all() and not part[0].any() and part[1].any()
     with pytest.raises(ValueError, match=rf"`prompts` must have at most {CAPTION_LENGTH} words each; got 99"):
         encoder(["red " * 99])
-    captions = ["Two small red circles, left of a blue square.", "a green star", ""]
-    for mine, of_the_data in zip(encoder.tokenize(captions), encode(captions), strict=True):
+    with pytest.raises(ValueError, match=r"`prompts` must be a list of strings.*write \[prompt\]"):
+        encoder("a red circle")
+    source = ShapeScenes(20, device="cpu")
+    captions = [f"{scene.caption().title().replace(' ', ', ')}." for scene in source.scenes]
+    for mine, of_the_data in zip(encoder.tokenize(captions), (source.ids, source.mask), strict=True):
         assert torch.equal(mine, of_the_data)  # what it is told in drawing is what it was trained on
     own = WordEncoder(["<pad>", "up", "down"], 2, dim=16, layers=1, heads=2)
     assert own.tokenize(["Down, up."])[0].tolist() == [[2, 1]]

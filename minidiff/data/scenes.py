@@ -6,14 +6,10 @@ groups, where the first lies as seen from the second. `minidiff.data.shapes` dra
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from minidiff.common import check_choice, check_int
 
@@ -42,9 +38,6 @@ VOCABULARY: tuple[str, ...] = (
     *(word for shape in SHAPES for word in (shape, shape + "s")),
     *("left", "right", "of", "above", "below"),
 )
-_IDS = {word: index for index, word in enumerate(VOCABULARY)}
-_GROUP = rf"(an?|two|three) (?:({'|'.join(SIZES)}) )?({'|'.join(COLORS)}) ({'|'.join(SHAPES)})s?"
-_PATTERN = re.compile(rf"{_GROUP}(?: ({'|'.join(RELATIONS)}) {_GROUP})?")
 
 
 @dataclass(frozen=True)
@@ -112,63 +105,6 @@ class Scene:
         if self.second is None or self.relation is None:
             return self
         return Scene(self.second, OPPOSITE[self.relation], self.first)
-
-    def held_out(self) -> bool:
-        """Return whether some group is one of the `HELD_OUT` pairs, so that no training picture shows it."""
-        return any((group.color, group.shape) in HELD_OUT for group in self.groups)
-
-
-def _words(caption: str) -> list[str]:
-    """Return the caption's words: lower case, without commas and full stops."""
-    if not isinstance(caption, str):
-        raise ValueError(f"`captions` must be strings; got {type(caption).__name__}: pass text.")
-    words = re.sub(r"[.,]", " ", caption.lower()).split()
-    for word in words:
-        check_choice("caption", word, VOCABULARY[1:])
-    return words
-
-
-def parse(caption: str) -> Scene:
-    """Return the scene that `caption` describes, the inverse of `Scene.caption`.
-
-    Raises ValueError for an unknown word, with the nearest known one, and for words that describe no scene.
-    """
-    match = _PATTERN.fullmatch(" ".join(_words(caption)))
-    if match is None:
-        raise ValueError(
-            f"`caption` must read like 'two small red circles left of a blue square'; got {caption[:80]!r}: "
-            "name one or two groups, each as number, size (may be left out), color and shape."
-        )
-    counts = {"a": 1, "an": 1, "two": 2, "three": 3}
-    number, size, color, shape, relation, *rest = match.groups()
-    first = Group(counts[number], size, color, shape)
-    return Scene(first, relation, Group(counts[rest[0]], *rest[1:]) if relation else None)
-
-
-def encode(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Return word ids (B, CAPTION_LENGTH) long and their mask (B, CAPTION_LENGTH) bool, True = a word.
-
-    The empty caption has no words (all False): the unconditional case. Raises ValueError for a word that is
-    not in `VOCABULARY`, with the nearest one that is, and for a caption of more than CAPTION_LENGTH words.
-    """
-    if isinstance(captions, str):
-        raise ValueError(f"`captions` must be a list of strings; got one string {captions[:80]!r}: write [caption].")
-    ids = torch.zeros(len(captions), CAPTION_LENGTH, dtype=torch.long)
-    for row, caption in enumerate(captions):
-        words = _words(caption)
-        if len(words) > CAPTION_LENGTH:
-            raise ValueError(
-                f"`captions` may have {CAPTION_LENGTH} words each; number {row} has {len(words)}: shorten it."
-            )
-        ids[row, : len(words)] = torch.tensor([_IDS[word] for word in words], dtype=torch.long)
-    return ids, ids > 0
-
-
-def all_groups(held_out: bool | None = None) -> Iterator[Group]:
-    """Yield all 315 groups, or only those that are (True) or are not (False) a `HELD_OUT` pair."""
-    for count, size, color, shape in product(COUNTS, (*SIZES, None), COLORS, SHAPES):
-        if held_out is None or ((color, shape) in HELD_OUT) == held_out:
-            yield Group(count, size, color, shape)
 
 
 def random_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
