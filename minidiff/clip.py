@@ -77,10 +77,7 @@ class ClipPairs:
 
     def __init__(self, pictures: EmojiPictures, captions: CaptionTable):
         self.pictures, self.captions = pictures, captions
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """The flat picture indices of an epoch."""
-        return self.pictures.order(seed, epoch)
+        self.order = pictures.order  # flat picture indices
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Pairs:
         """A caption is true of a picture of its concept, in any style if it names none."""
@@ -131,12 +128,9 @@ class ConditionedEmoji:
     def __init__(self, pictures: EmojiPictures, captions: CaptionTable, clip: MiniClip, image_noise: float = 0.5):
         self.pictures, self.captions, self.clip = pictures, captions, clip.eval().requires_grad_(False)
         self.image_noise = image_noise
+        self.order = pictures.order  # flat picture indices
         everything = torch.arange(len(STYLES) * len(pictures.emoji))
         self.embeddings = embed_images(pictures.emoji, clip, everything, pictures.device)
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """The flat picture indices of an epoch."""
-        return self.pictures.order(seed, epoch)
 
     @torch.no_grad()
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition]:

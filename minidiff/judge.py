@@ -204,20 +204,13 @@ class JudgePictures:
     def __init__(self, emoji: EmojiSet, device: torch.device | str | None = None) -> None:
         self.emoji = emoji
         self.pictures = EmojiPictures(emoji, "train", SIZE, device=device)
+        self.order = self.pictures.order  # flat picture indices
         places = {base: i for i, base in enumerate(training_bases(emoji))}
         # Every concept has a place; those of unseen bases are -1 and never drawn.
         self.base = torch.tensor([places.get(record.base, -1) for record in emoji.records]).to(self.pictures.device)
 
     def __len__(self) -> int:
         return len(self.pictures)
-
-    def to(self, device: torch.device | str) -> JudgePictures:
-        """The same pictures on another device."""
-        return JudgePictures(self.emoji, device)
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """Flat indices of an epoch, shuffled: a function of seed and epoch alone."""
-        return self.pictures.order(seed, epoch)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The pictures at flat indices (B,), with their base and style."""

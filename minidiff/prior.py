@@ -89,17 +89,14 @@ class PriorPairs:
     """A training source of (image embedding, sentence): the training split, read by a frozen CLIP."""
 
     def __init__(self, emoji: EmojiSet, captions: CaptionTable, clip: MiniClip, device: torch.device | str = "cpu"):
-        self.pictures = EmojiPictures(emoji, size=1, device=device)  # for the order: a variant per base and style
+        self.pictures = EmojiPictures(emoji, size=1, device=device)
+        self.order = self.pictures.order  # flat picture indices, a variant per base and style
         self.captions, self.rows = captions, self.pictures.indices
         self.place = torch.full((len(STYLES) * len(emoji),), -1)
         self.place[self.rows] = torch.arange(len(self.rows))
         self.images = embed_images(emoji, clip, self.rows, device)
         ids = captions.ids[self.rows.to(captions.ids.device)]
         self.sentences = embed_ids(clip, ids.flatten(0, 1)).view(*ids.shape[:2], -1)  # (M, V, dim)
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """The flat picture indices of an epoch."""
-        return self.pictures.order(seed, epoch)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition]:
         """The embeddings of the pictures at flat indices (B,), each with one of its captions."""

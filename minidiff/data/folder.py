@@ -10,7 +10,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from minidiff.common import check_choice, check_int
 from minidiff.data.decode import FITS, as_image, load_picture, on_paper, to_tensor
 from minidiff.data.emoji import to_float
-from minidiff.training.sources import shuffled
+from minidiff.training.sources import InMemory
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 NOT_READ = (".heic", ".heif", ".svg", ".psd", ".jxl", ".dng")  # pictures too, so not to be passed over
@@ -28,7 +27,7 @@ CAPTION_FILES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jso
 FILE_COLUMNS, CAPTION_COLUMNS = ("file", "file_name", "filename", "image"), ("caption", "text", "prompt")
 
 
-class CaptionedPictures:
+class CaptionedPictures(InMemory):
     """A training source: `pictures` uint8 (N, 3, S, S) and their `captions`, held in memory.
 
     labels: (N,) long, 1 and up (0 means "no label" in a `Condition`), or None. Raises ValueError when the numbers
@@ -49,17 +48,6 @@ class CaptionedPictures:
 
     def __len__(self) -> int:
         return len(self.captions)
-
-    def to(self, device: torch.device | str) -> CaptionedPictures:
-        """The same pictures on another device."""
-        moved = copy(self)
-        moved.pictures = self.pictures.to(device)
-        moved.labels = None if self.labels is None else self.labels.to(device)
-        return moved
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """The epoch's order, a permutation (N,) that depends on `seed` and `epoch` alone."""
-        return shuffled(len(self), seed, epoch, self.pictures.device)
 
     def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, list[str]]:
         """The pictures at `indices` (B,) as x0 (B, 3, S, S) in [-1, 1], and their captions."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from functools import lru_cache
 from math import ceil, cos, pi, sin
 
@@ -19,7 +18,7 @@ from minidiff.data.emoji import to_float
 from minidiff.data.scenes import CAPTION_LENGTH, COLORS, SIZES, VOCABULARY, Scene, random_scene
 from minidiff.data.scenes import HELD_OUT as HELD_OUT  # where chapter 4 looks for it
 from minidiff.text import word_ids
-from minidiff.training.sources import shuffled
+from minidiff.training.sources import InMemory
 
 GAP = 1.5  # free space between any two shapes, in 32nds: one pixel between them always stays mostly white
 MAX_SLANT = 0.6  # |offset across| / |offset along| of two groups' centers: "left of" never looks like "above"
@@ -118,7 +117,7 @@ def render(scene: Scene, rng: np.random.Generator, size: int = 32) -> Tensor:
     return torch.from_numpy(np.rint(picture).astype(np.uint8))
 
 
-class ShapeScenes:
+class ShapeScenes(InMemory):
     """A training source: `n` scenes drawn once from `seed`.
 
     `scenes` is what each picture shows, `pictures` is uint8 (n, 3, 32, 32), `ids` and `mask` hold the captions.
@@ -138,16 +137,6 @@ class ShapeScenes:
 
     def __len__(self) -> int:
         return len(self.scenes)
-
-    def to(self, device: torch.device | str) -> ShapeScenes:
-        """The same scenes on another device."""
-        moved = copy(self)
-        moved.pictures, moved.ids, moved.mask = (x.to(device) for x in (self.pictures, self.ids, self.mask))
-        return moved
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """The epoch's order, a permutation (n,) that depends on `seed` and `epoch` alone."""
-        return shuffled(len(self), seed, epoch, self.pictures.device)
 
     def batch(
         self, indices: Tensor, generator: torch.Generator | None = None

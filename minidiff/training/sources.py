@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from copy import copy
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -45,7 +45,26 @@ def sent(order: Tensor, device: torch.device | str) -> Tensor:
     return order.pin_memory().to(device, non_blocking=True) if cuda else order.to(device)
 
 
-class TensorSource:
+class InMemory:
+    """A source that holds its samples as tensors, (N, ...) each: they move together, and an epoch is a shuffle."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same samples on another device."""
+        moved = copy(self)
+        vars(moved).update({name: tensor.to(device) for name, tensor in self._tensors().items()})
+        return moved
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The epoch's order, a permutation (N,) that depends on `seed` and `epoch` alone."""
+        # On the samples' device, so that picking a batch there never waits for the host.
+        first = next(iter(self._tensors().values()))
+        return shuffled(len(first), seed, epoch, first.device)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+
+class TensorSource(InMemory):
     """Samples that fit in memory: x (N, ...), and optionally labels (N,), integers with 0 = no label.
 
     A batch is (x0, cond) with cond = Condition(label=...) or None. Raises ValueError if the lengths differ, or
@@ -68,18 +87,6 @@ class TensorSource:
         if labels is not None and not labels.all():
             warnings.warn("`labels` holds 0, which means no label: count classes from 1.", stacklevel=2)
         self.x, self.labels = x, None if labels is None else labels.long()
-
-    def to(self, device: torch.device | str) -> TensorSource:
-        """The same samples on another device."""
-        moved = copy(self)
-        moved.x = self.x.to(device)
-        moved.labels = None if self.labels is None else self.labels.to(device)
-        return moved
-
-    def order(self, seed: int, epoch: int) -> Tensor:
-        """A fresh shuffle of all samples in each epoch."""
-        # On the samples' device, so that picking a batch there never waits for the host.
-        return shuffled(len(self.x), seed, epoch, self.x.device)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition | None]:
         """The samples at `indices` and their condition."""
