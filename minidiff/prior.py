@@ -19,6 +19,7 @@ from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
+from minidiff.metrics import diversity
 from minidiff.nets.mlp import MLP
 from minidiff.samplers import dpmpp_2m_step, sample
 from minidiff.schedules import RectifiedFlow, time_grid
@@ -145,11 +146,9 @@ def spread(answers: Tensor, real: Tensor, center: Tensor) -> dict[str, float]:
     the nearest one of some answer, as a share; nearest: mean cosine of an answer to its nearest picture.
     """
     a, r = F.normalize(answers - center, dim=-1), F.normalize(real - center, dim=-1)
-    k = a.shape[1]
-    inner = (a.sum(1).square().sum(-1) - k) / max(1, k * (k - 1))
     cosines, which = (a @ r.transpose(1, 2)).max(-1)  # (C, K)
     reached = F.one_hot(which, r.shape[1]).amax(1).float().mean()
-    return {"between": float((1 - inner).mean()), "reached": float(reached), "nearest": float(cosines.mean())}
+    return {"between": sum(map(diversity, a)) / len(a), "reached": float(reached), "nearest": float(cosines.mean())}
 
 
 def evaluate_prior(
