@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, randn
-from minidiff.data.captions import canonical_caption, training_captions
+from minidiff.data.captions import canonical_captions, training_captions
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet, to_float
 from minidiff.text import BOS, EOS, PAD, MiniClip
 
@@ -177,7 +177,7 @@ def retrieval(clip: MiniClip, emoji: EmojiSet, split: str = "test") -> dict[str,
     One picture per (base, style), the first variant; captions are the canonical ones, with the style's name.
     """
     indices = one_per_base(emoji, split)
-    captions = [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in indices]
+    captions = canonical_captions(emoji, indices)
     pictures = embed_images(emoji, clip, torch.tensor(indices), clip.model.logit_scale.device)
     scores = pictures @ clip(captions).pooled.T
     return {

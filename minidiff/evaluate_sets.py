@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minidiff.common import check_int
-from minidiff.data.captions import canonical_caption
+from minidiff.data.captions import canonical_caption, canonical_captions
 from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, shrink, to_float
 from minidiff.evaluate_tasks import SEED_STRIDE, TWINS, Generate, Problem, Settings, draw, families, plainest
 from minidiff.judge import Judge
@@ -52,9 +52,9 @@ def test_distances(
     for task in tasks:
         record = generator.choice([r for r in others if r.split[task.style] == "train" and r.base not in used])
         used.add(record.base)
-        picked.append(emoji.pixels(task.style)[record.index])
+        picked.append(emoji.flat_index(record.index, task.style))
     rows = {name: xs[0] for name, xs in answers.items() if name in ("model", "unconditional")}
-    return _distances(judge, rows | {"floor: the true pictures": answers["ceiling"][0]}, torch.stack(picked), seed)
+    return _distances(judge, rows | {"floor: the true pictures": answers["ceiling"][0]}, emoji.at(picked), seed)
 
 
 def trained_pairs(emoji: EmojiSet, size: int, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -125,7 +125,7 @@ def copy_rates(
             closest = torch.argsort(near[0])[:32].tolist()
             places = [rows[int(which[i])] for i in closest]
             sheet = torch.stack([x[closest], shrink(emoji.at(places), x.shape[-1])], dim=1).flatten(0, 1)
-            names = [canonical_caption(emoji.records[emoji.concept_of(p)], emoji.style_of(p)) for p in places]
+            names = canonical_captions(emoji, places)
     return found, ([text for name in names for text in ("sample", name)], sheet)
 
 
@@ -155,7 +155,7 @@ def prompt_diversity(
     features = judge.features(to_float(x)).view(count, repeats, -1)
 
     def artists(known: Sequence[EmojiRecord]) -> dict[str, float]:
-        real = torch.stack([emoji.pixels(style)[r.index] for r in known for style in STYLES])
+        real = emoji.at(emoji.flat_index(r.index, style) for r in known for style in STYLES)
         features = judge.features(to_float(real)).view(len(known), len(STYLES), -1)
         return bootstrap(torch.tensor([diversity(f) for f in features]), seed=seed).as_dict()
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minidiff.clip import clip_score
 from minidiff.common import seeded
-from minidiff.data.captions import canonical_caption
+from minidiff.data.captions import canonical_caption, canonical_captions
 from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, to_float, to_uint8
 from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, ink_and_mask
@@ -147,7 +147,7 @@ def pose(
 
 def true_pictures(emoji: EmojiSet, tasks: Sequence[Problem]) -> Tensor:
     """The right answers, uint8 (P, 3, 64, 64)."""
-    return torch.stack([emoji.pixels(task.style)[task.record.index] for task in tasks])
+    return emoji.at(emoji.flat_index(task.record.index, task.style) for task in tasks)
 
 
 def true_features(judge: Judge, emoji: EmojiSet, tasks: Sequence[Problem]) -> Tensor:
@@ -160,8 +160,8 @@ def other_styles(emoji: EmojiSet, tasks: Sequence[Problem], turn: int) -> Tensor
     rows = []
     for task in tasks:
         styles = [s for s in STYLES if task.record.split[s] == "train"]
-        rows.append(emoji.pixels(styles[turn % len(styles)])[task.record.index])
-    return torch.stack(rows)
+        rows.append(emoji.flat_index(task.record.index, styles[turn % len(styles)]))
+    return emoji.at(rows)
 
 
 def lookup(
@@ -176,7 +176,7 @@ def lookup(
     |A or B|. Captions that are equally near (with shared words, most prompts have some) take turns at random.
     """
     pictures = emoji.split_indices("train").tolist()
-    captions = [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in pictures]
+    captions = canonical_captions(emoji, pictures)
     scores = (similarity or word_overlap)([task.prompt for task in tasks], captions).double()
     ties = (1e-6 * torch.rand(scores.shape, generator=seeded(turn), dtype=torch.float64) for turn in range(turns))
     return [emoji.at([pictures[i] for i in (scores + luck).argmax(dim=1).tolist()]) for luck in ties]

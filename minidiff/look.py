@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from minidiff.data.captions import canonical_caption
+from minidiff.data.captions import canonical_captions
 from minidiff.data.emoji import SPLITS, STYLES, load_emoji
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ def emoji_pictures(names: Sequence[str]) -> Found:
 def split_pictures(split: str, count: int) -> Found:
     """The first pictures of a split, with the captions they are evaluated with."""
     emoji = load_emoji()
-    places = [divmod(index, len(emoji)) for index in emoji.split_indices(split)[:count].tolist()]
-    lines = [canonical_caption(emoji.records[concept], STYLES[style]) for style, concept in places]
-    return _images([emoji.pixels(STYLES[style])[concept] for style, concept in places]), lines
+    places = emoji.split_indices(split)[:count].tolist()
+    return _images(emoji.at(places)), canonical_captions(emoji, places)
 
 
 def shape_pictures(count: int) -> Found:
@@ -51,10 +50,10 @@ def shape_pictures(count: int) -> Found:
     from minidiff.data.shapes import ShapeScenes
 
     source = ShapeScenes(count, device="cpu")
-    return _images(list(source.pictures)), [scene.caption() for scene in source.scenes]
+    return _images(source.pictures), [scene.caption() for scene in source.scenes]
 
 
-def _images(pixels: Sequence[torch.Tensor]) -> list[Image]:
+def _images(pixels: Iterable[torch.Tensor]) -> list[Image]:
     from PIL import Image
 
     return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minidiff.clip import CaptionTable, embed_images, one_per_base
 from minidiff.common import Condition, TextEmbedding, check_int, randn, seeded
-from minidiff.data.captions import canonical_caption
+from minidiff.data.captions import canonical_caption, canonical_captions
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
@@ -162,7 +162,7 @@ def evaluate_prior(
     center, result = source.images.mean(0), {}
     for split in ("test", "unseen"):
         rows = one_per_base(emoji, split)
-        captions = [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in rows]
+        captions = canonical_captions(emoji, rows)
         pooled = clip(captions).pooled
         near = (pooled @ source.sentences[:, 0].T).argmax(1)
         wanted = embed_images(emoji, clip, torch.tensor(rows), center.device)

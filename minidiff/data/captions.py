@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
 from functools import cache
 
 from minidiff.common import check_choice, check_int
-from minidiff.data.emoji import STYLES, EmojiRecord
+from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet
 
 STYLE_SAID = 0.95  # of the training captions name the style; the others teach the model to choose one
 GERMAN = 0.2
@@ -39,6 +40,11 @@ def canonical_caption(record: EmojiRecord, style: str | None = None) -> str:
     """The one caption used in evaluations: the spoken name and, if given, the style."""
     name = spoken_name(record)
     return name if style is None else f"{name}, {style_words(check_choice('style', style, STYLES))}"
+
+
+def canonical_captions(emoji: EmojiSet, indices: Iterable[int]) -> list[str]:
+    """Those of the pictures at flat indices, each with its style."""
+    return [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in indices]
 
 
 def caption(
