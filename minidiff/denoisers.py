@@ -156,8 +156,8 @@ class NetDenoiser(nn.Module):
             return torch.rand(n, generator=generator, device=home).to(device)
         return (torch.randint(1, steps + 1, (n,), generator=generator, device=home) / steps).to(device)
 
-    def _min_snr(self, alpha: Tensor, sigma: Tensor, cap: float = 5.0) -> Tensor:
-        """min(SNR, cap) in units of x0's error, divided by what one unit of the target's error is worth there."""
+    def _min_snr(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """min(SNR, 5) in units of x0's error, divided by what one unit of the target's error is worth there."""
         alpha = alpha.clamp(min=1e-6)  # 0 * inf is no weight
         snr = alpha**2 / sigma**2
         # |x0 error|^2 = factor * |target error|^2, from `interpret`.
@@ -167,7 +167,7 @@ class NetDenoiser(nn.Module):
             "v": (sigma / (alpha**2 + sigma**2)) ** 2,
             "flow": (sigma / (alpha + sigma)) ** 2,
         }[self.parameterization]
-        return (snr.clamp(max=cap) * factor).flatten().float()
+        return (snr.clamp(max=5) * factor).flatten().float()
 
 
 def reads(denoiser: nn.Module, *sizes: str) -> bool:

@@ -95,12 +95,6 @@ def as_image(picture: Tensor) -> Any:
     return ((picture.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
 
 
-def filmstrip(states: Sequence[Tensor], titles: Sequence[str], size: float = 1.0, **look: Any) -> None:
-    """Show how samples come out of noise: a row per sample, a column per state (B, 3, H, W)."""
-    pictures = [state[i] for i in range(len(states[0])) for state in states]
-    show(pictures, titles=titles, columns=len(states), size=size, **look)
-
-
 def panels(n: int, size: float = 2.2, limit: float | None = 1.4, columns: int | None = None) -> list[Axes]:
     """n square axes in one figure, [-limit, limit]^2 without ticks (None: leave the limits to the data)."""
     import matplotlib.pyplot as plt
@@ -124,16 +118,16 @@ def cloud(axis: Axes, x: Tensor, color: Any = INK, size: float = 2.0, **look: An
     axis.scatter(x[:, 0], x[:, 1], **{"s": size, "c": color, "linewidths": 0, "alpha": 0.6, **look})
 
 
-def density(axis: Axes, mixture: Mixture, limit: float = 1.4, cmap: str = "Greys", n: int = 161) -> None:
+def density(axis: Axes, mixture: Mixture, limit: float = 1.4) -> None:
     """Shade the density of a 2-D mixture over [-limit, limit]^2."""
-    line = torch.linspace(-limit, limit, n, dtype=torch.float64)
+    line = torch.linspace(-limit, limit, 161, dtype=torch.float64)
     places = torch.cartesian_prod(line, line)  # the first coordinate counts slowest
-    p = mixture.log_prob(places).exp().view(n, n).T
+    p = mixture.log_prob(places).exp().view(len(line), -1).T
     top = float(p.max())
     # Bands, not a gradient: they show the shape as well and make a figure half as heavy. vmax keeps them pale enough
     # for points to be seen on them.
     levels = [top * (i + 0.3) / 9 for i in range(10)]
-    axis.contourf(line, line, p, levels=levels, cmap=cmap, vmin=0, vmax=1.6 * top)
+    axis.contourf(line, line, p, levels=levels, cmap="Greys", vmin=0, vmax=1.6 * top)
 
 
 def arrows(axis: Axes, start: Tensor, end: Tensor, color: Any = WARM, **look: Any) -> None:

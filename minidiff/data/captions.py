@@ -47,14 +47,12 @@ def canonical_captions(emoji: EmojiSet, indices: Iterable[int]) -> list[str]:
     return [canonical_caption(emoji.records[emoji.concept_of(i)], emoji.style_of(i)) for i in indices]
 
 
-def caption(
-    record: EmojiRecord, style: str | None = None, *, rng: random.Random, language: str = "en", keywords: bool = True
-) -> str:
+def caption(record: EmojiRecord, style: str | None = None, *, rng: random.Random, language: str = "en") -> str:
     """One random caption of at most 16 words: name and shuffled keywords, or one of the two.
 
     In 100 captions: about 20 only the name, 65 the name and up to four keywords, 15 only keywords, never fewer
     than two. Skin tone is said with the name, and with the keywords as well. 15 name the group, too. `style` is
-    said in 95% of them. With `keywords=False` only the name is used.
+    said in 95% of them.
 
     language: "en" or "de". Raises ValueError for other languages or an unknown style.
     """
@@ -68,9 +66,9 @@ def caption(
     pool = _new_words(record.keywords if language == "en" else record.keywords_de, plain_name)
     kind = rng.random()
     chosen: list[str] = []
-    if keywords and kind >= 0.2 and pool:
+    if kind >= 0.2 and pool:
         chosen = rng.sample(pool, min(len(pool), rng.randint(1, 4)))
-    if kind >= 0.85 and keywords and len(pool) >= 2:
+    if kind >= 0.85 and len(pool) >= 2:
         chosen = chosen if len(chosen) >= 2 else rng.sample(pool, 2)
         parts = chosen + ([tone] if tone else [])
         rng.shuffle(parts)
@@ -82,7 +80,7 @@ def caption(
         parts = [name, *chosen]
         if chosen and rng.random() < 0.2:  # people also put the subject last
             parts = [*chosen, name]
-    if keywords and language == "en" and rng.random() < 0.15:
+    if language == "en" and rng.random() < 0.15:
         kin = (record.group if rng.random() < 0.5 else record.subgroup).replace("-", " ")
         parts += [kin] if kin not in parts else []
     return _fit(parts, name, MOST_WORDS - len(said.split())) + said

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -56,7 +56,9 @@ class EmojiRecord:
 class EmojiSet:
     """The table and, decoded when first asked for, the pictures.
 
-    records: N concepts in the order of the sheets. bases: the sorted names of all bases.
+    records: N concepts in the order of the sheets. bases: the sorted names of all bases. verify: compare every file
+    with SHA256SUMS when it is read (hashing all of them takes well under a second). Raises ValueError, saying what to
+    do, when a file is missing or damaged.
     """
 
     def __init__(self, folder: Path = FOLDER, *, verify: bool = False) -> None:
@@ -150,14 +152,10 @@ class EmojiSet:
 _REMEDY = "reinstall minidiff, or rebuild the data with tools/build_emoji.py of the repository."
 
 
-@lru_cache(maxsize=2)
-def load_emoji(verify: bool = False) -> EmojiSet:
-    """The bundled emoji, loaded once.
-
-    `verify` compares every file with SHA256SUMS when it is read (hashing all of them takes well under a second).
-    Raises ValueError, saying what to do, when a file is missing or damaged.
-    """
-    return EmojiSet(verify=verify)
+@cache
+def load_emoji() -> EmojiSet:
+    """The bundled emoji, loaded once. Raises ValueError, saying what to do, when a file is missing."""
+    return EmojiSet()
 
 
 def to_float(pixels: Tensor) -> Tensor:
