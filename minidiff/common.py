@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -187,6 +188,17 @@ def randn(shape: Sequence[int], generator: Generators = None, device: torch.devi
         raise ValueError(f"`generator` must be one or a list with one per sample ({shape[0]}); got {len(generator)}.")
     rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device).to(device) for g in generator]
     return torch.stack(rows)
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Whatever happens within, each part of the module is afterwards in the mode, training or not, that it had."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:

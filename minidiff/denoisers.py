@@ -17,6 +17,7 @@ from minidiff.common import (
     as_times,
     check_choice,
     check_number,
+    modes_kept,
     randn,
 )
 from minidiff.schedules import check_schedule, forward_jump
@@ -102,13 +103,9 @@ class NetDenoiser(nn.Module):
 
         Without dropout, also while the network is trained: `loss` asks it in its own way.
         """
-        on = [module for module in self.modules() if module.training]
-        if len(on) > self.training:  # more than this very module
-            try:
+        if sum(module.training for module in self.modules()) > self.training:  # more than this very module
+            with modes_kept(self):
                 return self.eval().forward(x_t, t, cond)
-            finally:
-                for module in on:
-                    module.training = True
         times = as_times(t, x_t)
         alpha, sigma = alpha_sigma(self.schedule, times, x_t)
         if self.parameterization == "eps" and bool((alpha == 0).any()):

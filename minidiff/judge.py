@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import check_int, check_number, pick_device
+from minidiff.common import check_int, check_number, modes_kept, pick_device
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
 from minidiff.nets.layers import group_norm, zero
 
@@ -109,12 +109,10 @@ class Judge(nn.Module):
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """`forward` for any number of pictures, without gradients and without dropout, in float32: (B, 64)."""
-        mode, home = self.training, self.scale.device
-        self.eval()
-        try:
+        home = self.scale.device
+        with modes_kept(self):
+            self.eval()
             parts = [self(part.to(home).float().clamp(-1, 1)) for part in x.split(CHUNK)]
-        finally:
-            self.train(mode)
         return torch.cat(parts) if parts else torch.zeros(0, FEATURES, device=home)
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minidiff.common import modes_kept
 from minidiff.training import checkpoint, processes
 from minidiff.training.config import TrainConfig, adamw, learning_rate_at
 from minidiff.training.ema import EMA, trained_parameters
@@ -80,13 +81,12 @@ def train(
         raise ValueError(f"`source` must have order and batch, as a TensorSource; got {type(source).__name__}.")
     team, own = processes.join(device)
     cuda = [own] if own.type == "cuda" else []
-    modes = {module: module.training for module in objective.modules()}
-    with torch.random.fork_rng(devices=cuda), torch.cuda.device(own) if cuda else nullcontext():
-        try:
-            return Run(objective, source, config, team, own).go(Path(folder) if folder else None, on_step)
-        finally:
-            for module, was in modes.items():
-                module.training = was
+    with (
+        torch.random.fork_rng(devices=cuda),
+        torch.cuda.device(own) if cuda else nullcontext(),
+        modes_kept(objective),
+    ):
+        return Run(objective, source, config, team, own).go(Path(folder) if folder else None, on_step)
 
 
 class Run:
