@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import minidiff
-from minidiff.common import seeded
+from minidiff.common import seeded, sha256
 from minidiff.data.emoji import FOLDER
 from minidiff.images import grid
 from minidiff.pipeline import TextToImage
@@ -51,8 +51,9 @@ def command(name: str, said: dict[str, Any]) -> str:
 def data_hash(source: Any) -> str:
     """Of the pictures themselves where a source draws them (shapes), else of the bundled emoji's SHA256SUMS."""
     pictures: Any = getattr(source, "pictures", None)
-    drawn = isinstance(pictures, torch.Tensor)
-    return hashlib.sha256(pictures.cpu().numpy() if drawn else (FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
+    if isinstance(pictures, torch.Tensor):
+        return hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest()
+    return sha256(FOLDER / "SHA256SUMS")
 
 
 def flops_per_picture(objective: nn.Module, source: Any, n: int = 2) -> int:

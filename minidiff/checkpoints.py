@@ -5,6 +5,7 @@ No pickle is read or written, and no code comes with a checkpoint.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -123,6 +124,14 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], name: str | Path
             f"`checkpoint` {name} does not fit this architecture: {len(odd)} weights differ, the first is {odd[0]}."
         )
     module.load_state_dict(tensors)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's weights, rounded to half precision as they are stored: whose work depends on them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().half().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:

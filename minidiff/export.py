@@ -6,7 +6,6 @@ manifest says all it has to know besides: sizes, styles, schedule, and the check
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 import minidiff
 from minidiff import checkpoints
-from minidiff.common import Condition, TextEmbedding
+from minidiff.common import Condition, TextEmbedding, sha256
 from minidiff.data.captions import style_words
 from minidiff.pipeline import TextToImage
 from minidiff.text import BOS, EOS, PAD, MiniClip
@@ -87,11 +86,6 @@ def require_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise RuntimeError(f"exporting needs {', '.join(missing)}: pip install 'minidiff[export]'")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def round_weights(module: nn.Module) -> Weights:

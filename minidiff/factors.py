@@ -7,7 +7,6 @@ whole experiment of chapter 5 (FULL: the folder of `minidiff train midjourney-fu
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import random
@@ -23,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.common import Condition, check_choice, check_int
+from minidiff.checkpoints import fingerprint
+from minidiff.common import Condition, check_choice, check_int, sha256
 from minidiff.data.emoji import STYLES, load_emoji, to_float
 from minidiff.evaluate_tasks import CANDIDATES, SEED_STRIDE
 from minidiff.judge import Judge
@@ -31,7 +31,7 @@ from minidiff.pipeline import TextToImage
 from minidiff.prior import Prior
 from minidiff.prompts import keywords
 from minidiff.recipes import DALLE, MIDJOURNEY, imagine, load_prior, read_all
-from minidiff.recipes_look import fingerprint, in_the_look, two_inks, with_lora
+from minidiff.recipes_look import in_the_look, two_inks, with_lora
 
 ASSETS = Path(__file__).parent / "assets"
 TARGETS, RESULTS = (ASSETS / "factorial" / name for name in ("targets.json", "results.json"))
@@ -188,7 +188,7 @@ def depends_on() -> dict[str, str]:
     parts = {"targets": TARGETS}
     parts |= {n: ASSETS / "models" / n / "model.safetensors" for n in ("emoji-64", "prior", "midjourney")}
     parts |= {"judge": ASSETS / "models" / "judge" / "judge.safetensors"}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in parts.items()}
+    return {name: sha256(path) for name, path in parts.items()}
 
 
 def load_results() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from minidiff import checkpoints
 from minidiff.cards import command, data_hash, draw_samples, facts, flops_per_picture
-from minidiff.checkpoints import load_clip
+from minidiff.checkpoints import fingerprint, load_clip
 from minidiff.clip import (
     CaptionTable,
     ClipPairs,
@@ -29,7 +29,6 @@ from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.recipes import TRAINABLE
-from minidiff.recipes_look import fingerprint
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
 from minidiff.training.checkpoint import CheckpointError

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from minidiff import checkpoints
+from minidiff.checkpoints import fingerprint
 from minidiff.clip import CaptionTable
 from minidiff.common import Condition, TextEmbedding, check_choice, check_int, check_number, randn, seeded
 from minidiff.data.emoji import load_emoji
 from minidiff.pipeline import TextToImage, to_images
 from minidiff.prior import Prior, PriorPairs, Regression, evaluate_prior
 from minidiff.prompts import HubRewriter, expand, keywords, split
-from minidiff.recipes_look import build_look, fingerprint, with_lora
+from minidiff.recipes_look import build_look, with_lora
 from minidiff.text import MiniClip, unit_rms
 from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.config import TrainConfig

@@ -7,7 +7,6 @@ the base model cannot have seen it, and whether a picture has it can be measured
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minidiff import checkpoints
+from minidiff.checkpoints import fingerprint
 from minidiff.common import Condition, check_number, randn, seeded
 from minidiff.data.captions import training_captions
 from minidiff.data.emoji import EmojiRecord, EmojiSet, load_emoji, to_float
@@ -96,14 +96,6 @@ class Collection:
         which = torch.randint(8, (len(indices),), generator=generator, device=generator.device).tolist()
         text = self.clip([self.captions[i][v] for i, v in zip(indices.tolist(), which, strict=True)])
         return self.prints[indices], Condition(text=text, image=self.images[indices])
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's weights, rounded to half precision as they are stored: whose work depends on them."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().half().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def build_look(full: bool) -> Any:

@@ -11,7 +11,6 @@ that are larger by a few times 2^-23, the last digits of 32-bit numbers, and sto
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import platform
 import sys
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from minidiff.common import check_choice, randn, seeded
+from minidiff.common import check_choice, randn, seeded, sha256
 from minidiff.data.emoji import FOLDER, EmojiPictures, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.gan import GANConfig, PictureGenerator, perceptron, picture_discriminator, train_gan
@@ -85,7 +84,7 @@ def data(kind: str) -> Tensor:
 
 def data_hash() -> str:
     """SHA-256 of the bundled emoji's SHA256SUMS, as in a checkpoint's card; the points follow from a seed."""
-    return hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
+    return sha256(FOLDER / "SHA256SUMS")
 
 
 @functools.cache

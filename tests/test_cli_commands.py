@@ -16,9 +16,9 @@ from program import Run, program, sentence
 from small_models import small_pipe
 
 from minidiff import __version__
+from minidiff.checkpoints import fingerprint
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
-from minidiff.recipes_look import fingerprint
 from minidiff.text import WordEncoder
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from minidiff.checkpoints import fingerprint
 from minidiff.evaluate_report import contact_sheet
 from minidiff.images import read_settings
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
-from minidiff.recipes_look import fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "tools"))

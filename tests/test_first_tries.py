@@ -12,6 +12,7 @@ from small_models import BY_STYLE, NET, small_clip, small_net, small_pipe, style
 from torch import nn
 
 from minidiff import checkpoints
+from minidiff.checkpoints import fingerprint
 from minidiff.common import check_choice, randn, seeded
 from minidiff.data.emoji import to_float, to_uint8
 from minidiff.data.folder import CaptionedPictures
@@ -20,7 +21,7 @@ from minidiff.guidance import Guided
 from minidiff.nets import MLP
 from minidiff.nets.unet import UNet
 from minidiff.pipeline import TextToImage
-from minidiff.recipes_look import add_lora, fingerprint, save_lora, with_lora
+from minidiff.recipes_look import add_lora, save_lora, with_lora
 from minidiff.samplers import ddim_step, sample
 from minidiff.schedules import CosineSchedule, RectifiedFlow, forward_jump, time_grid
 from minidiff.text import WordEncoder

@@ -19,6 +19,7 @@ from small_models import CLIP, small_clip
 
 from minidiff import cards, checkpoints, presets
 from minidiff.cards import OPTIONS, command, flops_per_picture
+from minidiff.checkpoints import fingerprint
 from minidiff.cli import app
 from minidiff.data import shapes
 from minidiff.data.emoji import FOLDER, STYLES, load_emoji
@@ -27,7 +28,6 @@ from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.presets import PRESETS, run
 from minidiff.recipes import TRAINABLE
-from minidiff.recipes_look import fingerprint
 from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.ema import EMA
 

@@ -14,6 +14,7 @@ from small_emoji import SmallEmoji
 from small_models import LONG, small_pipe, styles_pipe
 
 from minidiff import checkpoints, recipes, recipes_look
+from minidiff.checkpoints import fingerprint
 from minidiff.common import Condition
 from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.pipeline import TextToImage
@@ -21,7 +22,7 @@ from minidiff.presets import run
 from minidiff.prior import Prior
 from minidiff.prompts import keywords
 from minidiff.recipes import TRAINABLE, cook, dalle, imagine, load_prior, midjourney, read_all
-from minidiff.recipes_look import RANK, collection, fingerprint, in_the_look, two_inks, with_lora
+from minidiff.recipes_look import RANK, collection, in_the_look, two_inks, with_lora
 from minidiff.text import MiniClip, unit_rms
 from minidiff.training.checkpoint import CheckpointError
 

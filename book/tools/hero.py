@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import minidiff
+from minidiff.checkpoints import fingerprint
 from minidiff.images import grid, save_png
 from minidiff.pipeline import to_images
-from minidiff.recipes_look import fingerprint
 
 DRAWN = (
     ("a red heart", "fluent-3d", 1),

@@ -41,6 +41,7 @@ def evaluate(
     """
     import json
 
+    from minidiff.checkpoints import fingerprint
     from minidiff.common import check_int, pick_device
     from minidiff.data.scenes import VOCABULARY
     from minidiff.evaluate import Settings, evaluate_shapes, generate_with
@@ -49,7 +50,6 @@ def evaluate(
     from minidiff.evaluate_report import write_report
     from minidiff.judge import Judge
     from minidiff.pipeline import TextToImage, check_settings
-    from minidiff.recipes_look import fingerprint
     from minidiff.schedules import own_shift
     from minidiff.text import MiniClip, WordEncoder
 
