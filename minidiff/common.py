@@ -96,23 +96,23 @@ class Condition:
         return Condition(told, forget(self.image, image), forget(self.label, label))
 
     @staticmethod
-    def cat(first: Condition, second: Condition) -> Condition:
-        """Stack two conditions that have the same parts, first above second; the shorter text is padded."""
+    def cat(conditions: Sequence[Condition]) -> Condition:
+        """Stack conditions one below the other, as torch.cat does tensors; shorter texts are padded.
+
+        Raises ValueError unless all have the same parts.
+        """
+        parts: dict[str, list[Any]] = {}
         for field in fields(Condition):
-            if (getattr(first, field.name) is None) != (getattr(second, field.name) is None):
+            found = [getattr(cond, field.name) for cond in conditions]
+            parts[field.name] = [part for part in found if part is not None]
+            if 0 < len(parts[field.name]) < len(found):
                 raise ValueError(
-                    f"Two conditions can be stacked when both have the same parts; only one has `{field.name}`."
+                    f"Conditions can be stacked when all have the same parts; only some have `{field.name}`."
                 )
-        text = None
-        if first.text is not None and second.text is not None:
-            length = max(first.text.mask.shape[1], second.text.mask.shape[1])
-            pair = zip(_pad_text(first.text, length), _pad_text(second.text, length), strict=True)
-            text = TextEmbedding(*(torch.cat(leaves) for leaves in pair))
-        rest = (
-            None if a is None or b is None else torch.cat([a, b])
-            for a, b in ((first.image, second.image), (first.label, second.label))
-        )
-        return Condition(text, *rest)
+        length = max((text.mask.shape[1] for text in parts["text"]), default=0)
+        leaves = zip(*(_pad_text(text, length) for text in parts["text"]), strict=True)
+        text = TextEmbedding(*map(torch.cat, leaves)) if parts["text"] else None
+        return Condition(text, *(torch.cat(parts[name]) if parts[name] else None for name in ("image", "label")))
 
 
 def _pad_text(text: TextEmbedding, length: int) -> TextEmbedding:

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def ask(pipe: TextToImage, cell: Cell, target: str) -> Condition:
 
 def draw_cell(pipe: TextToImage, prior: Prior, cell: Cell, names: Sequence[str], seeds: Sequence[int]) -> Tensor:
     """All targets with all seeds, (seeds, targets, 3, H, W) in [-1, 1]; pipe: with the cell's fine-tune."""
-    asked = reduce(Condition.cat, [ask(pipe, cell, name) for name in names])
+    asked = Condition.cat([ask(pipe, cell, name) for name in names])
     rows = []
     for seed in seeds:
         own, cond = [seed + i for i in range(len(names))], asked

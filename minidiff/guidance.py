@@ -77,7 +77,7 @@ class Guided:
         assert cond is not None
         n = len(x_t)
         null = cond.null() if self.null is None else self.null
-        both = Condition.cat(cond.expand(n), null.expand(n))
+        both = Condition.cat([cond.expand(n), null.expand(n)])
         x0, eps = self.denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
         return Prediction(x0[:n], eps[:n]), Prediction(x0[n:], eps[n:])
 

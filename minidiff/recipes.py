@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,7 +81,7 @@ def dalle(
     texts = [rewriter(prompt) if rewriter is not None and prompt.strip() else prompt for prompt in prompts]
     styled = texts if style is None else [pipe.styled(text, style) for text in texts]
     read = [read_all(pipe, text) for text in styled]
-    cond = reduce(Condition.cat, [row for row, _ in read])
+    cond = Condition.cat([row for row, _ in read])
     assert cond.text is not None
     image = imagine(prior, cond.text.pooled, seeds, noise)
     x = pipe.generate(Condition(cond.text, image), len(prompts), seeds=seeds, **DALLE | settings)

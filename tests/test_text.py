@@ -169,11 +169,11 @@ def test_conditions_are_stacked_and_the_shorter_text_is_padded() -> None:
     short = Condition(
         TextEmbedding(short.text.tokens[:, :2], short.text.mask[:, :2], short.text.pooled), *leaves(short)[3:]
     )
-    for both, rows in ((Condition.cat(short, cond), [0, 0, 1]), (Condition.cat(cond, short), [0, 1, 0])):
+    for both, rows in ((Condition.cat([short, cond]), [0, 0, 1]), (Condition.cat([cond, short]), [0, 1, 0])):
         assert len(both) == 3
         assert all(map(torch.equal, leaves(both), leaves(cond.index(rows))))
-    with pytest.raises(ValueError, match="only one has `image`"):
-        Condition.cat(cond, Condition(cond.text, None, cond.label))
+    with pytest.raises(ValueError, match="only some have `image`"):
+        Condition.cat([cond, Condition(cond.text, None, cond.label)])
 
 
 def test_one_row_can_be_said_to_many() -> None:
