@@ -153,7 +153,7 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     """
     number = isinstance(t, numbers.Real)  # a tensor's values are not looked at: that would wait for a GPU
     if (number and not -1e-4 <= t <= 1 + 1e-4) or (isinstance(t, Tensor) and not t.is_floating_point()):
-        raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {_short(t)}.")
+        raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {shortened(t)}.")
     return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
 
 
@@ -227,7 +227,7 @@ def check_int(name: str, value: Any, low: int, high: int) -> int:
     """Return value if it is an integer in [low, high]; otherwise say what was expected."""
     integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not integer or not low <= int(value) <= high:
-        raise ValueError(f"`{name}` must be an integer from {low} to {high}; got {_short(value)}.")
+        raise ValueError(f"`{name}` must be an integer from {low} to {high}; got {shortened(value)}.")
     return int(value)
 
 
@@ -235,7 +235,7 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     """Return value if it is a finite number in [low, high]; otherwise say what was expected."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"`{name}` must be a number from {low:g} to {high:g}; got {_short(value)}.")
+        raise ValueError(f"`{name}` must be a number from {low:g} to {high:g}; got {shortened(value)}.")
     return float(value)
 
 
@@ -251,9 +251,10 @@ def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     named = ", ".join(known[:40]) + ", ..." * (len(known) > 40)
-    raise ValueError(f"`{name}` must be one of {named}; got {_short(value)}.{hint}")
+    raise ValueError(f"`{name}` must be one of {named}; got {shortened(value)}.{hint}")
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value as it would be written in Python, in at most 80 characters: the beginning and the end."""
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= 80 else f"{text[:60]} ... {text[-15:]}"

@@ -31,16 +31,15 @@ def target(parameterization: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma:
     "eps": the noise (Ho et al. 2020, equation 14); "x0": the picture; "v": alpha eps - sigma x0 (Salimans & Ho
     2022, appendix D); "flow": eps - x0, the velocity of rectified flow (Liu et al. 2023).
     """
-    match parameterization:
+    match check_choice("parameterization", parameterization, PARAMETERIZATIONS):
         case "eps":
             return eps
         case "x0":
             return x0
         case "v":
             return alpha * eps - sigma * x0
-        case "flow":
+        case _:  # "flow"
             return eps - x0
-    raise ValueError(check_choice("parameterization", parameterization, PARAMETERIZATIONS))
 
 
 def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
@@ -48,7 +47,7 @@ def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor,
 
     "eps" divides by alpha and "x0" by sigma: at t = 1 the one may fail, at t = 0 the other answers eps = 0.
     """
-    match parameterization:
+    match check_choice("parameterization", parameterization, PARAMETERIZATIONS):
         case "eps":
             return Prediction((x_t - sigma * output) / alpha, output)
         case "x0":
@@ -56,10 +55,9 @@ def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor,
         case "v":
             norm = alpha**2 + sigma**2
             return Prediction((alpha * x_t - sigma * output) / norm, (sigma * x_t + alpha * output) / norm)
-        case "flow":
+        case _:  # "flow"
             total = alpha + sigma
             return Prediction((x_t - sigma * output) / total, (x_t + alpha * output) / total)
-    raise ValueError(check_choice("parameterization", parameterization, PARAMETERIZATIONS))
 
 
 def from_x0(x0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:

@@ -14,7 +14,7 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
 from minidiff import checkpoints
-from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded
+from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded, shortened
 from minidiff.data.decode import on_paper, to_tensor
 from minidiff.data.emoji import to_float, to_uint8
 from minidiff.denoisers import NetDenoiser, reads
@@ -194,8 +194,7 @@ class TextToImage(ModelHubMixin):
     def _warn_of_cuts(self, prompts: Sequence[str]) -> None:
         for prompt in dict.fromkeys(prompts):
             if cut := self._cut(prompt):
-                shown = cut if len(cut) <= 80 else f"{cut[:60]} ... {cut[-15:]}"
-                message = f"The prompt does not fit: its last {len(cut)} characters were not read, {shown!r}"
+                message = f"The prompt does not fit: its last {len(cut)} characters were not read, {shortened(cut)}"
                 warnings.warn(message, stacklevel=4)
 
     def check_prompts(self, prompts: Any, name: str = "prompts") -> list[str]:

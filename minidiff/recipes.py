@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from minidiff import checkpoints
 from minidiff.checkpoints import fingerprint
 from minidiff.clip import CaptionTable
-from minidiff.common import Condition, TextEmbedding, check_choice, check_int, check_number, randn, seeded
+from minidiff.common import Condition, TextEmbedding, check_choice, check_int, check_number, randn, seeded, shortened
 from minidiff.data.emoji import load_emoji
 from minidiff.pipeline import TextToImage, to_images
 from minidiff.prior import Prior, PriorPairs, Regression, evaluate_prior
@@ -87,7 +87,7 @@ def dalle(
     x = pipe.generate(Condition(cond.text, image), len(prompts), seeds=seeds, **DALLE | settings)
     said = [
         _count(prompt)
-        + (f", rewritten as {_short(text)}" if text != prompt else "")
+        + (f", rewritten as {shortened(text)}" if text != prompt else "")
         + (f", read in {parts} parts" if parts > 1 else ", read at once")
         for prompt, text, (_, parts) in zip(prompts, texts, read, strict=True)
     ]
@@ -113,7 +113,7 @@ def midjourney(
     texts = [keywords(prompt) for prompt in prompts]
     x = pipe.generate(pipe.condition(texts), len(prompts), seeds=seeds, **MIDJOURNEY | settings)
     said = [
-        f"{_count(prompt)}, " + (f"reduced to {_short(text)}" if text != prompt else "kept as it is")
+        f"{_count(prompt)}, " + (f"reduced to {shortened(text)}" if text != prompt else "kept as it is")
         for prompt, text in zip(prompts, texts, strict=True)
     ]
     return Drawing(to_images(x), said)
@@ -192,10 +192,6 @@ def _asked(pipe: TextToImage, prompts: Any, seed: int) -> tuple[list[str], list[
 def _count(prompt: str) -> str:
     n = len(prompt.split())
     return f"{n} word{'' if n == 1 else 's'}"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 120 else text[:90] + " ... " + text[-25:])
 
 
 class _Both(nn.Module):

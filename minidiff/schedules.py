@@ -17,17 +17,11 @@ from minidiff.common import NoiseSchedule, alpha_sigma, check_choice, check_int,
 SHIFTS = (0.01, 100.0)
 
 
-class _Schedule:
+class _Schedule(NoiseSchedule):
     """What follows from alpha and sigma alone."""
 
     t_max: float = 1.0  # where sampling starts; below 1 where alpha(1) is too small to divide by
     shift: float = 1.0  # above 1, sampling spends more of its steps at noisy times: see `time_grid`
-
-    def alpha(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def sigma(self, t: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """alpha_bar = alpha^2, the share of the signal's variance that is left."""
