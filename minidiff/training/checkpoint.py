@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -35,13 +35,29 @@ class _Damaged(Exception):
     """This folder does not hold what its manifest says."""
 
 
+class Counters(NamedTuple):
+    """What a run counts: numbers, or scalars on its device. The first three begin anew with each line of the log.
+
+    good: steps whose loss and gradient were finite; bad_in_a_row, most_in_a_row, skipped: those that were not;
+    loss_bad: 1 where the loss itself was not, the last time.
+    """
+
+    loss_sum: Any
+    norm_sum: Any
+    good: Any
+    bad_in_a_row: Any
+    most_in_a_row: Any
+    skipped: Any
+    loss_bad: Any
+
+
 @dataclass
 class Checkpoint:
     """Everything a run needs to go on as if it had never stopped.
 
     weights: trained parameters and buffers; ema: the averaged weights; optimizer: its moments; random: the state
     of every random generator, one row per process. epoch, position: the place in the data. elapsed: seconds so
-    far. images: the length of an epoch. ema_updates, counters: what the average and the log count.
+    far. images: the length of an epoch. ema_updates, counters: what the average and the log count, see `Counters`.
     """
 
     step: int

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minidiff.common import modes_kept
 from minidiff.training import checkpoint, processes
+from minidiff.training.checkpoint import Counters
 from minidiff.training.config import TrainConfig, adamw, learning_rate_at
 from minidiff.training.ema import EMA, trained_parameters
 from minidiff.training.interrupt import held_back
@@ -116,8 +117,7 @@ class Run:
         self.noise = torch.Generator(device)
         self.ema = EMA(objective, config.ema_decay)
         self.result = TrainResult(objective, self.ema)
-        # Kept on the device: loss sum, norm sum, good steps, bad in a row, most in a row, skipped, loss was bad.
-        self.counters = torch.zeros(7, device=device)
+        self.counters = Counters(*torch.zeros(7, device=device))  # kept on the device
         self.epoch = self.position = 0
         self.order = self._order(0)
         self.elapsed, self.started = 0.0, time.monotonic()
@@ -226,18 +226,16 @@ class Run:
         self._look_at_the_clock()
 
     def _count(self, loss: Tensor, norm: Tensor, finite: Tensor) -> None:
-        loss_sum, norm_sum, good, in_a_row, most, skipped, loss_bad = self.counters.unbind()
-        in_a_row = torch.where(finite, 0.0, in_a_row + 1)
-        self.counters = torch.stack(
-            [
-                loss_sum + torch.where(finite, loss, 0.0),
-                norm_sum + torch.where(finite, norm, 0.0),
-                good + finite,
-                in_a_row,
-                torch.maximum(most, in_a_row),
-                skipped + ~finite,
-                torch.where(finite, loss_bad, (~loss.isfinite()).float()),
-            ]
+        before = self.counters
+        in_a_row = torch.where(finite, 0.0, before.bad_in_a_row + 1)
+        self.counters = Counters(
+            loss_sum=before.loss_sum + torch.where(finite, loss, 0.0),
+            norm_sum=before.norm_sum + torch.where(finite, norm, 0.0),
+            good=before.good + finite,
+            bad_in_a_row=in_a_row,
+            most_in_a_row=torch.maximum(before.most_in_a_row, in_a_row),
+            skipped=before.skipped + ~finite,
+            loss_bad=torch.where(finite, before.loss_bad, (~loss.isfinite()).float()),
         )
 
     def _now(self) -> float:
@@ -252,13 +250,14 @@ class Run:
     def _read(self) -> None:
         """Look at the device's counters, which waits for it, and at the clock; every second or so is enough."""
         config, result = self.config, self.result
-        values = self.counters.tolist()
-        result.seconds, result.skipped = self._now(), int(values[5])
-        if values[4] >= config.max_bad_steps:
+        counted = Counters(*torch.stack(self.counters).tolist())
+        result.seconds, result.skipped = self._now(), int(counted.skipped)
+        if counted.most_in_a_row >= config.max_bad_steps:
             last = f" The last good loss was {result.history[-1]['loss']:.4g}." if result.history else ""
+            what, steps = "loss" if counted.loss_bad else "gradient", int(counted.most_in_a_row)
             raise TrainingDiverged(
-                f"Training stopped at step {result.step}: the {'loss' if values[6] else 'gradient'} was not a "
-                f"finite number for {int(values[4])} steps in a row.{last} Try a smaller `learning_rate`, a "
+                f"Training stopped at step {result.step}: the {what} was not a "
+                f"finite number for {steps} steps in a row.{last} Try a smaller `learning_rate`, a "
                 'longer `warmup` or `precision="fp32"`, and check the data for NaN.'
             )
         self._look_at_the_clock()
@@ -267,16 +266,16 @@ class Run:
             self.next_read = result.step + max(1, min(MOST_STEPS_UNREAD, int(steps / max(seconds, 1e-9))))
             self.read_at = (result.step, result.seconds)
             self.bar.update(steps)
-        if values[2] and (result.step % config.log_every == 0 or result.progress >= 1.0):
-            self._log(values)
+        if counted.good and (result.step % config.log_every == 0 or result.progress >= 1.0):
+            self._log(counted)
 
-    def _log(self, values: list[float]) -> None:
+    def _log(self, counted: Counters) -> None:
         step, seconds = self.result.step, self.result.seconds
         images = (step - self.logged_at[0]) * self.config.batch_size
         entry = {
             "step": step,
-            "loss": values[0] / values[2],
-            "grad_norm": values[1] / values[2],
+            "loss": counted.loss_sum / counted.good,
+            "grad_norm": counted.norm_sum / counted.good,
             "lr": self.rate,
             "images_per_second": images / max(seconds - self.logged_at[1], 1e-9),
             "seconds": seconds,
@@ -287,7 +286,8 @@ class Run:
             f"loss {entry['loss']:.4f}, lr {self.rate:.1e}, {entry['images_per_second']:.0f} images/s"
         )
         self.logged_at = (step, seconds)
-        self.counters[:3] = 0
+        zero = torch.zeros((), device=self.device)
+        self.counters = self.counters._replace(loss_sum=zero, norm_sum=zero, good=zero)
 
     def _save(self, folder: Path) -> None:
         state = capture(self)  # all processes: each adds its random state

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from minidiff.training.checkpoint import Checkpoint, CheckpointError
+from minidiff.training.checkpoint import Checkpoint, CheckpointError, Counters
 from minidiff.training.processes import stacked
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def capture(run: Run) -> Checkpoint:
         elapsed=run.result.seconds,
         images=len(run.order),
         ema_updates=run.ema.updates,
-        counters=run.counters.tolist(),
+        counters=torch.stack(run.counters).tolist(),
         config=_settings(run),
         history=run.result.history,
         weights=_changing(run),
@@ -62,7 +62,7 @@ def restore(run: Run, found: Checkpoint) -> None:
             home = torch.empty((), device=run.device if run.fused else "cpu")
         run.optimizer.state[p][part] = home.copy_(value)
     run.ema.updates = found.ema_updates
-    run.counters = torch.tensor(found.counters, device=run.device)
+    run.counters = Counters(*torch.tensor(found.counters, device=run.device))
     run.elapsed = found.elapsed
     run.seek(found.epoch, found.position)
     if len(run.order) != found.images:
@@ -73,7 +73,11 @@ def restore(run: Run, found: Checkpoint) -> None:
     _restore_random(run, found)
     result = run.result
     result.step = result.resumed_from = found.step
-    result.seconds, result.history, result.skipped = found.elapsed, found.history, int(found.counters[5])
+    result.seconds, result.history, result.skipped = (
+        found.elapsed,
+        found.history,
+        int(Counters(*found.counters).skipped),
+    )
 
 
 def _changing(run: Run) -> dict[str, Tensor]:
