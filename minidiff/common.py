@@ -178,6 +178,12 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+def seeds_from(seed: int, n: int) -> list[int]:
+    """n consecutive seeds, of which the first is given: one for each picture, whatever its batch."""
+    check_int("seed", seed, 0, 2**63 - n)
+    return list(range(seed, seed + n))
+
+
 def randn(shape: Sequence[int], generator: Generators = None, device: torch.device | str = "cpu") -> Tensor:
     """Standard normal noise (B, ...); with a list of generators, sample i is drawn from generator i alone.
 

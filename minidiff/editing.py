@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.common import Condition, as_times, check_int, randn, seeded
+from minidiff.common import Condition, as_times, check_int, randn, seeded, seeds_from
 from minidiff.data.decode import on_paper
 from minidiff.pipeline import TextToImage, from_image, to_images
 from minidiff.samplers import Step
@@ -42,7 +42,7 @@ def variations(pipe: TextToImage, image: Image, count: int = 4, *, seed: int = 0
     `TextToImage.generate`.
     """
     check_int("count", count, 1, 64)
-    seeds = [check_int("seed", seed, 0, 2**63 - count) + i for i in range(count)]
+    seeds = seeds_from(seed, count)
     return to_images(pipe.generate(Condition(image=embed(pipe, [image])), count, seeds=seeds, **settings))
 
 
@@ -69,7 +69,7 @@ def interpolate(
     check_int("count", count, 2, 64)
     ends = embed(pipe, [first, second])
     between = slerp(ends[:1], ends[1:], torch.linspace(0, 1, count))
-    seeds = [check_int("seed", seed, 0, 2**63 - 1)] * count
+    seeds = seeds_from(seed, 1) * count
     return to_images(pipe.generate(Condition(image=between), count, seeds=seeds, **settings))
 
 
@@ -94,7 +94,7 @@ def inpaint(
     from PIL import Image
 
     check_int("count", count, 1, 64)
-    seeds = [check_int("seed", seed, 0, 2**63 - count) + i for i in range(count)]
+    seeds = seeds_from(seed, count)
     if not isinstance(mask, Image.Image):
         raise ValueError(
             f"`mask` must be a PIL image, white where the picture shall be drawn anew; got {mask!r:.80}."

@@ -14,7 +14,17 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
 from minidiff import checkpoints
-from minidiff.common import Condition, check_choice, check_int, check_number, pick_device, randn, seeded, shortened
+from minidiff.common import (
+    Condition,
+    check_choice,
+    check_int,
+    check_number,
+    pick_device,
+    randn,
+    seeded,
+    seeds_from,
+    shortened,
+)
 from minidiff.data.decode import on_paper, to_tensor
 from minidiff.data.emoji import to_float, to_uint8
 from minidiff.denoisers import NetDenoiser, reads
@@ -103,14 +113,14 @@ class TextToImage(ModelHubMixin):
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         prompts = self.check_prompts(prompts)
         cond = self.condition(prompts, style)
-        null = self.condition(self.check_prompts([negative], "negative") * len(prompts)) if negative else None
+        null = self.condition(self.check_prompts(negative, "negative")) if negative else None
         x = self.generate(
             cond,
             len(prompts),
             steps=steps,
             guidance=guidance,
             null=null,
-            seeds=[check_int("seed", seed, 0, 2**63 - len(prompts)) + i for i in range(len(prompts))],
+            seeds=seeds_from(seed, len(prompts)),
             sampler=sampler,
             rescale=rescale,
             interval=interval,

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from minidiff import checkpoints
 from minidiff.checkpoints import fingerprint
 from minidiff.clip import CaptionTable
-from minidiff.common import Condition, TextEmbedding, check_choice, check_int, check_number, randn, seeded, shortened
+from minidiff.common import (
+    Condition,
+    TextEmbedding,
+    check_choice,
+    check_number,
+    randn,
+    seeded,
+    seeds_from,
+    shortened,
+)
 from minidiff.data.emoji import load_emoji
 from minidiff.pipeline import TextToImage, to_images
 from minidiff.prior import Prior, PriorPairs, Regression, evaluate_prior
@@ -185,8 +194,7 @@ def _asked(pipe: TextToImage, prompts: Any, seed: int) -> tuple[list[str], list[
     prompts = pipe.check_prompts(prompts)
     if not isinstance(pipe.encoder, MiniClip):
         raise ValueError("`pipe` must be a model with a CLIP, such as emoji-64; got one that reads no free text.")
-    first = check_int("seed", seed, 0, 2**63 - len(prompts))
-    return prompts, [first + i for i in range(len(prompts))]
+    return prompts, seeds_from(seed, len(prompts))
 
 
 def _count(prompt: str) -> str:
