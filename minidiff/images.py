@@ -1,4 +1,4 @@
-"""Pictures as files: grids, PNGs that remember how they were made, and animations."""
+"""Pictures as tensors, as PIL images and as files: grids, PNGs that remember how they were made, and animations."""
 
 from __future__ import annotations
 
@@ -8,10 +8,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 import minidiff
+from minidiff.data.decode import on_paper, to_tensor
+from minidiff.data.emoji import to_float, to_uint8
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def to_images(x: Tensor) -> list[Image]:
+    """Pictures (B, 3, H, W) in [-1, 1] as PIL images."""
+    from PIL import Image
+
+    return [Image.fromarray(picture) for picture in to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def from_image(image: Image, size: int) -> Tensor:
+    """The middle square of a PIL image as (1, 3, size, size) in [-1, 1], upright, transparency on white."""
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"`image` must be a PIL image, as Image.open(path) gives one; got {image!r:.80}.")
+    return to_float(to_tensor(on_paper(image), size, "crop"))[None]
 
 
 def grid(images: Sequence[Image], scale: int = 1, columns: int | None = None) -> Image:

@@ -25,10 +25,9 @@ from minidiff.common import (
     seeds_from,
     shortened,
 )
-from minidiff.data.decode import on_paper, to_tensor
-from minidiff.data.emoji import to_float, to_uint8
 from minidiff.denoisers import NetDenoiser, reads
 from minidiff.guidance import Guided
+from minidiff.images import from_image, to_images
 from minidiff.samplers import STEPS, Step, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
 from minidiff.text import MiniClip, TextEncoder, WordEncoder
@@ -289,19 +288,3 @@ def check_settings(
     check_choice("sampler", sampler, STEPS)
     check_number("rescale", rescale, 0, 1)
     check_number("strength", strength, 0.01, 1.0)
-
-
-def to_images(x: Tensor) -> list[Image]:
-    """Pictures (B, 3, H, W) in [-1, 1] as PIL images."""
-    from PIL import Image
-
-    return [Image.fromarray(picture) for picture in to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()]
-
-
-def from_image(image: Image, size: int) -> Tensor:
-    """The middle square of a PIL image as (1, 3, size, size) in [-1, 1], upright, transparency on white."""
-    from PIL import Image
-
-    if not isinstance(image, Image.Image):
-        raise ValueError(f"`image` must be a PIL image, as Image.open(path) gives one; got {image!r:.80}.")
-    return to_float(to_tensor(on_paper(image), size, "crop"))[None]
