@@ -30,11 +30,12 @@ class Guided:
     exaggerates. Source: Ho & Salimans 2022, equation 6, whose w is scale - 1. Both answers come from one pass of
     twice the batch.
 
-    null: what to move away from; `cond.null()` when None, or another prompt ("negative prompt").
-    rescale: 0 to 1, gives the guided network output the contrast of the conditional one (Lin et al. 2024,
-    equations 15 and 16); x0 and eps are then derived from it. interval: times (from, to) in which guidance acts;
-    outside, the conditional model answers alone (Kynkäänniemi et al. 2024). weak: an inferior denoiser to move
-    away from in place of the null condition ("autoguidance", Karras et al. 2024).
+    scale: 0 to 100. null: what to move away from; `cond.null()` when None, or another prompt ("negative prompt").
+    rescale: 0 to 1, gives the guided network output the contrast of the conditional one (Lin et al. 2024, equations
+    15 and 16); x0 and eps are then derived from it. interval: times (from, to) in which guidance acts; outside, the
+    conditional model answers alone (Kynkäänniemi et al. 2024). weak: an inferior denoiser to move away from in place
+    of the null condition ("autoguidance", Karras et al. 2024). Raises ValueError for a scale, a rescale or an
+    interval out of range.
     """
 
     denoiser: Denoiser

@@ -20,7 +20,10 @@ def sinusoidal_embedding(t: Tensor, dim: int, longest: float = 10_000.0) -> Tens
 
 
 class TimeEmbedding(nn.Module):
-    """Times (B,) in [0, 1] to vectors (B, dim) that a block can be steered by."""
+    """Times (B,) in [0, 1] to vectors (B, dim) that a block can be steered by: two layers on sines and cosines.
+
+    Source: Ho et al. 2020, appendix B.
+    """
 
     def __init__(self, dim: int, frequencies: int = 64):
         super().__init__()
@@ -47,7 +50,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, steered by an embedding: norm(h) * (1 + scale) + shift.
 
-    (B, channels_in, H, W) and an embedding (B, dim) -> (B, channels_out, H, W).
+    (B, channels_in, H, W) and an embedding (B, dim) -> (B, channels_out, H, W). The norm that is steered is the
+    adaptive group normalization of Dhariwal & Nichol 2021, section 3.
     """
 
     def __init__(self, channels_in: int, channels_out: int, dim: int, dropout: float = 0.0):
@@ -118,7 +122,8 @@ class AttentionBlock(nn.Module):
     """Let every place look at every other place, then at the words, then think: self-, cross-attention, MLP.
 
     (B, C, H, W) -> (B, C, H, W). Without context_dim there are no words to look at. positions: tell each place where
-    it is, which convolutions can only feel from the edges; "left of" needs it.
+    it is, which convolutions can only feel from the edges; "left of" needs it. Source: Rombach et al. 2022, section
+    3.3, for the cross-attention to words.
     """
 
     def __init__(

@@ -15,13 +15,13 @@ class TrainConfig:
     """How long and how fast to train.
 
     steps: updates of the weights; batch_size: samples per update, over all processes together. learning_rate,
-    weight_decay, betas: AdamW's. warmup: steps over which the rate rises; decay: the share of the run, at its
-    end, over which it falls to 0. clip_norm: longest gradient, None = any. ema_decay: see `EMA`. minutes: a
-    wall-clock budget that may end the run before `steps`; then progress = max(step / steps, elapsed / minutes).
-    precision: "fp32", "bf16" (autocast over fp32 weights), or "auto": bf16 where a CUDA device has it. seed:
-    order of the data, noise and dropout. save_every: steps between checkpoints, None = only at the end; keep: how
-    many. max_bad_steps: how many steps in a row may be skipped. log_every: steps per entry of the history.
-    Raises ValueError for a value out of range.
+    weight_decay, betas: AdamW's. warmup: steps over which the rate rises; decay: the share of the run, at its end,
+    over which it falls to 0. clip_norm: longest gradient, None = any. ema_decay: see `EMA`. minutes: a wall-clock
+    budget that may end the run before `steps`; then progress = max(step / steps, elapsed / minutes). precision:
+    "fp32", "bf16" (autocast over fp32 weights), or "auto": bf16 where a CUDA device has it. seed: order of the data,
+    noise and dropout. save_every: steps between checkpoints, None = only at the end; keep: how many. max_bad_steps:
+    how many steps in a row may be skipped. log_every: steps per entry of the history. progress: whether a bar shows
+    how far the run is. Raises ValueError for a value out of range.
     """
 
     steps: int
@@ -71,6 +71,8 @@ def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
     """The rate of a step (0 is the first): up over the warm-up, level, then straight down to 0.
 
     learning_rate * min(1, (step + 1) / warmup, (1 - progress) / decay),   progress in [0, 1]
+
+    Known as "warm-up, stable, decay" (Hu et al. 2024, arXiv:2404.06395).
     """
     rise = (step + 1) / config.warmup if config.warmup else 1.0
     fall = (1.0 - progress) / config.decay if config.decay else 1.0
@@ -78,7 +80,10 @@ def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
 
 
 def adamw(parameters: list[nn.Parameter], config: TrainConfig, fused: bool) -> torch.optim.AdamW:
-    """AdamW that decays matrices and convolutions; biases and normalization gains (1-D) are left out."""
+    """AdamW (Loshchilov & Hutter 2019); of biases and normalization gains (1-D) nothing decays.
+
+    fused: whether one kernel does the whole step, which CUDA and the CPU have.
+    """
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
