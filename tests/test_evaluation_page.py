@@ -23,7 +23,7 @@ import evaluation_tables as evaluation  # noqa: E402
 CONTROLS = ("training pictures, moved as in training", "the same, drawn again")
 
 
-@pytest.mark.parametrize("name", ["evaluation", "sweep"])
+@pytest.mark.parametrize("name", ["evaluation", "sweep", "steps"])
 def test_the_numbers_are_those_of_the_model_that_ships(name: str) -> None:
     found = evaluation.load(name)
     pipe = TextToImage.from_pretrained(found["checkpoint"])
@@ -52,7 +52,12 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
     drawn = [copies[name] for name in ("test", "validation", "unseen", "trained prompts")]
     trained = found["splits"]["trained prompts"]["rows"]["model"]["all"]
     ahead, gain = minus["ceiling"]["clip"], minus["best by CLIP"]
+    steps = evaluation.load("steps")
+    fewer, pairs = steps["rows"]["few minus many"], steps["pictures"] * steps["settings"]["repeats"]
+    assert fewer["style"]["low"] > -0.02 and fewer["style"]["high"] < 0.02
     for said in (
+        f"to the classifier (their similarity is {fewer['alike']['mean']:.2f})",
+        f"they lose {-100 * fewer['base_100']['mean']:.1f} in a hundred on these {pairs:,} pairs",
         f"too, only {round(100 * trained['base_100']['mean'])} in a hundred are recognized",
         f"than the true pictures do, by {evaluation.estimate(ahead)}".replace("\N{NO-BREAK SPACE}", " "),
         f"score higher by {-gain['clip']['mean']:.2f} [{-gain['clip']['high']:.2f}, {-gain['clip']['low']:.2f}]",

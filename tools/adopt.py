@@ -38,7 +38,9 @@ def main(folder: Path) -> None:
     """Compare on the validation split, then copy all or nothing."""
     runs = folder / "runs"
     files = {folder / RESULTS: ROOT / RESULTS}
-    files |= {runs / "evaluation" / name: ROOT / PAGE / name for name in ("evaluation.json", "sweep.json")}
+    files |= {
+        runs / "evaluation" / name: ROOT / PAGE / name for name in ("evaluation.json", "steps.json", "sweep.json")
+    }
     for name in ("emoji-64", "midjourney"):
         for file in ("card.json", "config.json", "model.safetensors"):
             files[runs / name / file] = ROOT / MODELS / name / file

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
+from minidiff.checkpoints import fingerprint
 from minidiff.common import pick_device
 from minidiff.data.emoji import load_emoji, to_float
 from minidiff.evaluate import generate_with
 from minidiff.evaluate_tasks import SEED_STRIDE, Settings, draw, mark, problems, summarize
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
-from minidiff.recipes_look import fingerprint
 from minidiff.schedules import own_shift
 
 

@@ -23,7 +23,7 @@ SETS = {"model": "the model", "unconditional": "the model, asked for nothing"}
 
 
 def load(name: str) -> dict[str, Any]:
-    """A stored result: "evaluation" (held-out pictures) or "sweep" (settings)."""
+    """A stored result: "evaluation" (held-out pictures), "sweep" (settings) or "steps" (12 against 250)."""
     found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
@@ -139,6 +139,14 @@ def settings() -> list[str]:
     return table(["scale", "shift", "steps", "interval", *(MARKS[mark] for mark in marks)], rows)
 
 
+def steps() -> list[str]:
+    """Few steps and many, from the same noise."""
+    found = load("steps")
+    names = {"few": f"{found['few']} steps", "many": f"{found['many']} steps", "few minus many": "the difference"}
+    rows = [[words, *(estimate(found["rows"][who][mark], 3) for mark in MARKS)] for who, words in names.items()]
+    return table(["", *MARKS.values()], rows)
+
+
 TABLES = {
     "test": lambda: held_out("test"),
     "unseen": lambda: held_out("unseen"),
@@ -150,4 +158,5 @@ TABLES = {
     "copies": copies,
     "diversity": diversity,
     "settings": settings,
+    "steps": steps,
 }
