@@ -76,7 +76,7 @@ def guidance_by_hand(answer: Callable[..., Any]) -> str | None:
         (0.5, 4, usual),
         (0.9, 1, usual),
         (0.1, 1, usual),
-        (0.5, 2.5, short),
+        (0.45, 2.5, short),
         (0.7, 1, short),
     ):
         value = answer(eps_cond, eps_neg, asked, t, interval)

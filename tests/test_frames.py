@@ -172,3 +172,17 @@ def test_fast_mode_chooses_the_quick_size(monkeypatch: pytest.MonkeyPatch) -> No
     assert learn.fast(1000, 10) == 1000
     monkeypatch.setenv("MINIDIFF_FAST", "1")
     assert learn.fast(1000, 10) == 10
+
+
+def test_guidance_that_ignores_its_arguments_is_wrong_and_two_digits_are_enough_for_a_weight() -> None:
+    def guided(scale):
+        return lambda cond, neg, w, t, interval: neg + scale(w, t, *interval) * (cond - neg)
+
+    assert learn.verdict("4.3", guided(lambda w, t, low, high: w if low <= t <= high else 1))[0]
+    for wrong in (
+        lambda w, t, low, high: 4 if low <= t <= high else 1,
+        lambda w, t, low, high: w if 0.2 <= t <= 0.8 else 1,
+        lambda w, t, low, high: w if t == 0.5 else 1,
+    ):
+        assert learn.verdict("4.3", guided(wrong))[0] is False
+    assert learn.verdict("4.1", (0.73, 0.27, 0))[0] and not learn.verdict("4.1", (0.665, 0.245, 0))[0]
