@@ -119,7 +119,7 @@ def evaluate(
         if split == "test":
             result["distribution"] = {"test": test_distances(judge, emoji, tasks, answers, seed)}
     trained = trained_pairs(emoji, distribution_size, seed)
-    real, reference = (emoji.at(s * len(emoji) + c for s, c in pairs) for pairs in trained)
+    real, reference = (emoji.at(emoji.flat_index(c, STYLES[s]) for s, c in pairs) for pairs in trained)
     tasks = pose(emoji, [(emoji.records[c], STYLES[s]) for s, c in trained[0]], judge.bases)
     captions, styles = [task.prompt for task in tasks], [task.style for task in tasks]
     x = draw(generate, captions, styles, settings, seed)

@@ -63,9 +63,8 @@ class Guided:
         times = as_times(t, x_t)
         low, high = self.interval
         acts = (times >= low) & (times <= high)
-        if self.scale == 1 or (not cond and self.weak is None):
-            return self.denoiser(x_t, times, cond)
-        if (low, high) != (0, 1) and not bool(acts.any()):  # looking at times waits for a GPU
+        never = self.scale == 1 or (not cond and self.weak is None)
+        if never or ((low, high) != (0, 1) and not bool(acts.any())):  # looking at times waits for a GPU
             return self.denoiser(x_t, times, cond)
         with_cond, without = self._both(x_t, times, cond)
         scale = per_sample(torch.where(acts, self.scale, 1.0), x_t)

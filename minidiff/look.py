@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import torch
 
 from minidiff.data.captions import canonical_captions
 from minidiff.data.emoji import SPLITS, STYLES, load_emoji
+from minidiff.images import to_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,14 +34,14 @@ def emoji_pictures(names: Sequence[str]) -> Found:
     for record in records:
         splits = ", ".join(f"{style} {record.split[style]}" for style in STYLES)
         lines.append(f"{record.emoji}  {record.name} ({record.group}; {', '.join(record.keywords)}) [{splits}]")
-    return _images([emoji.pixels(style)[record.index] for record in records for style in STYLES]), lines
+    return to_images(emoji.at(emoji.flat_index(record.index, style) for record in records for style in STYLES)), lines
 
 
 def split_pictures(split: str, count: int) -> Found:
     """The first pictures of a split, with the captions they are evaluated with."""
     emoji = load_emoji()
     places = emoji.split_indices(split)[:count].tolist()
-    return _images(emoji.at(places)), canonical_captions(emoji, places)
+    return to_images(emoji.at(places)), canonical_captions(emoji, places)
 
 
 def shape_pictures(count: int) -> Found:
@@ -50,10 +49,4 @@ def shape_pictures(count: int) -> Found:
     from minidiff.data.shapes import ShapeScenes
 
     source = ShapeScenes(count, device="cpu")
-    return _images(source.pictures), [scene.caption() for scene in source.scenes]
-
-
-def _images(pixels: Iterable[torch.Tensor]) -> list[Image]:
-    from PIL import Image
-
-    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+    return to_images(source.pictures), [scene.caption() for scene in source.scenes]

@@ -254,7 +254,7 @@ def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> 
     """The places of the words of prompts, (B, length) filled up with 0, and their mask, True = a word.
 
     Words are taken in lower case, without punctuation; the empty prompt has none. Raises ValueError for a word that
-    has no place, with the nearest one that has, for more than `length` words, and for a string in place of a list.
+    has no place, with the nearest one that has, for more than `length` words, and for anything but a list of strings.
     """
     if isinstance(prompts, str):
         raise ValueError(f"`prompts` must be a list of strings; got one string {prompts[:80]!r}: write [prompt].")
@@ -269,4 +269,6 @@ def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> 
 
 
 def _words(prompt: str) -> list[str]:
+    if not isinstance(prompt, str):
+        raise ValueError(f"`prompts` must be strings; got {type(prompt).__name__}: pass text.")
     return re.findall(r"[^\s.,;:!?()\"]+", prompt.lower())

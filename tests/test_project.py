@@ -14,7 +14,7 @@ from PIL import Image
 from program import Run, program, sentence
 
 from minidiff.data.folder import FolderPictures
-from minidiff.data.shapes import COLORS, HELD_OUT
+from minidiff.data.scenes import COLORS, HELD_OUT
 from minidiff.project import write_project
 
 

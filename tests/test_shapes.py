@@ -94,6 +94,7 @@ def test_the_vocabulary_is_exactly_what_captions_use():
     [
         (lambda: encode(["a red circel"]), r"`prompts` must be one of .*got 'circel'. Did you mean 'circle'\?"),
         (lambda: encode("a red circle"), r"`prompts` must be a list of strings"),
+        (lambda: encode([7]), r"`prompts` must be strings; got int"),  # type: ignore[list-item]
         (lambda: encode(["red " * 11]), r"10 words each; got 11"),
         (lambda: Group(4, None, "red", "star"), r"`count` must be an integer from 1 to 3; got 4"),
         (lambda: Group(1, None, "rad", "star"), r"`color` .* Did you mean 'red'\?"),

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from minidiff.checkpoints import fingerprint
-from minidiff.common import pick_device
+from minidiff.common import check_int, pick_device
 from minidiff.data.emoji import load_emoji, to_float
 from minidiff.evaluate import generate_with
-from minidiff.evaluate_tasks import SEED_STRIDE, Settings, draw, mark, problems, summarize
+from minidiff.evaluate_tasks import SEED_STRIDE, Settings, draw, mark, problems, summarize, true_features
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import own_shift
@@ -26,12 +26,14 @@ from minidiff.schedules import own_shift
 
 def main(out: Path, checkpoint: str, few: int, many: int, repeats: int, bf16: bool) -> None:
     """Draw, mark, write."""
+    for name, value in (("few", few), ("many", many), ("repeats", repeats)):
+        check_int(name, value, 1, 1000)
     device = pick_device(None)
     pipe, judge = TextToImage.from_pretrained(checkpoint).to(device), Judge.load(device=str(device))
     emoji = load_emoji()
     tasks = problems(emoji, "test", judge.bases)
     prompts, styles = [task.prompt for task in tasks], [task.style for task in tasks]
-    settings = Settings(few)
+    known, settings = true_features(judge, emoji, tasks), Settings(few)
     told: dict[str, Any] = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net)}
     told |= {"judge": fingerprint(judge), "shift": own_shift(pipe.denoiser.schedule), "few": few, "many": many}
     told |= {"precision": "bf16" if bf16 else "fp32", "pictures": len(tasks)}
@@ -43,7 +45,7 @@ def main(out: Path, checkpoint: str, few: int, many: int, repeats: int, bf16: bo
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 how = replace(settings, steps=steps)
                 drawn[name] = draw(generate_with(pipe), prompts, styles, how, SEED_STRIDE * repeat)
-            marks[name].append(mark(judge, emoji, tasks, drawn[name]))
+            marks[name].append(mark(judge, emoji, tasks, drawn[name], right=known))
         a, b = (judge.features(to_float(drawn[name])) for name in ("few", "many"))
         difference = {k: marks["few"][-1][k] - marks["many"][-1][k] for k in marks["few"][-1]}
         marks["few minus many"].append(difference | {"alike": torch.cosine_similarity(a, b).cpu()})

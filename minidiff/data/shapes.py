@@ -16,7 +16,6 @@ from torch import Tensor
 from minidiff.common import check_int, pick_device
 from minidiff.data.emoji import to_float
 from minidiff.data.scenes import CAPTION_LENGTH, COLORS, SIZES, VOCABULARY, Scene, random_scene
-from minidiff.data.scenes import HELD_OUT as HELD_OUT  # where chapter 4 looks for it
 from minidiff.text import word_ids
 from minidiff.training.sources import InMemory
 

@@ -73,11 +73,8 @@ def restore(run: Run, found: Checkpoint) -> None:
     _restore_random(run, found)
     result = run.result
     result.step = result.resumed_from = found.step
-    result.seconds, result.history, result.skipped = (
-        found.elapsed,
-        found.history,
-        int(Counters(*found.counters).skipped),
-    )
+    result.seconds, result.history = found.elapsed, found.history
+    result.skipped = int(Counters(*found.counters).skipped)
 
 
 def _changing(run: Run) -> dict[str, Tensor]:
