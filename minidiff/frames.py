@@ -26,7 +26,7 @@ _SLIDER = Template(
     '<label style="display:flex;gap:.6em;align-items:center;min-height:1.9em"><i style="white-space:nowrap">$name</i>'
     '<input type="range" min="0" max="$last" value="$place" step="1" autocomplete="off" aria-label="$name"'
     ' style="flex:1;min-width:4em;accent-color:currentColor">'
-    '<output aria-live="off" style="min-width:4ch;font-variant-numeric:tabular-nums">$label</output></label>'
+    '<output aria-live="off" style="min-width:${room}ch;font-variant-numeric:tabular-nums">$label</output></label>'
 )
 
 
@@ -117,7 +117,11 @@ class _Frames:
         across, down = 100 * (first % columns) / max(columns - 1, 1), 100 * (first // columns) / max(rows - 1, 1)
         sliders = [
             _SLIDER.substitute(
-                name=html.escape(name), last=len(labels) - 1, place=place, label=html.escape(labels[place])
+                name=html.escape(name),
+                last=len(labels) - 1,
+                place=place,
+                label=html.escape(labels[place]),
+                room=max(4, *map(len, labels)),  # or the slider would change its length with the word beside it
             )
             for (name, labels), place in zip(self.axes, self.start, strict=True)
         ]
@@ -126,7 +130,7 @@ class _Frames:
             key=self._key(),
             width=self.width,
             ratio=f"{width}/{height}",
-            rendering="pixelated" if width <= 128 else "auto",
+            rendering="pixelated" if min(width, height) <= 128 else "auto",  # strips of small pictures, too
             address=address,
             position=f"{across:g}% {down:g}%",
             size=f"{100 * columns}% {100 * rows}%",

@@ -109,9 +109,11 @@ def test_every_slider_moves_its_picture(name: str, page: Page, address: str) -> 
             page.run(f"{handle}.id = 'here', 0")
             page.drag("#here", (0.01, 0.5))
             first, said = page.run(shown), page.run(words)
+            length = page.run(f"{handle}.offsetWidth")
             page.drag("#here", (0.01, 0.5), (0.99, 0.5))
             assert page.run(shown) != first, "the mouse changes nothing"
             assert page.run(words) != said
+            assert page.run(f"{handle}.offsetWidth") == length, "the words beside a slider change its length"
             page.run(f"{handle}.id = '', 0")
             page.run(f"{handle}.focus()")
             page.press("Home")

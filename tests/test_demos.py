@@ -142,6 +142,7 @@ def test_the_guidance_demo_s_samples_and_numbers_are_the_library_s(page: Page, a
         guided = Guided(ExactDenoiser(mixture, schedule), Condition(label=torch.tensor([negative])), scale)
         *_, end = sample(ddim_step, guided, start, times, Condition(label=torch.tensor([1])))
         assert close(state["end"], end, 1e-4)
+        assert state["reach"] >= max(2.4, float(end.abs().max())), "a sample lies outside the picture"
         mine = mixture.labels == 1
         likeliest = ExactDenoiser(mixture, schedule).responsibilities(end, 0.0)[:, mine].sum(1) > 0.5
         far = (torch.cdist(end, mixture.means[mine]) > 3.03 * mixture.stds[mine]).all(1)

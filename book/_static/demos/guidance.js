@@ -1,17 +1,18 @@
 // Guidance in two dimensions: three classes, their exact denoisers, and what a larger scale does to the samples.
 stage.add("guidance", (place) => {
   "use strict";
-  const REACH = 2.4, POINTS = 300, STEPS = 40; // the plane shown is [-REACH, REACH]^2
-  const NAMES = { 1: "red", 2: "blue", 3: "violet" }, COLORS = { 1: "warm", 2: "cool", 3: "plum" };
+  const REACH = 2.4, POINTS = 300, STEPS = 40; // the plane shown is at least [-REACH, REACH]^2
+  const NAMES = { 1: "orange", 2: "teal", 3: "violet" }, COLORS = { 1: "warm", 2: "cool", 3: "plum" };
   const schedule = diffusion.cosineSchedule(), times = diffusion.timeGrid(schedule, STEPS);
   const mixture = demoData.mixtures.arms, exact = diffusion.exactDenoiser(mixture, schedule);
 
-  let seed = 1, states;
+  let seed = 1, states, reach; // the plane shown is [-reach, reach]^2: it grows with what flees
 
   function walk() {
     const normal = diffusion.normals(seed), start = Array.from({ length: POINTS }, () => [normal(), normal()]);
     const denoiser = diffusion.guided(exact, scale.value, +negative.value);
     states = diffusion.sample(diffusion.ddimStep, denoiser, start, times, +wanted.value);
+    reach = Math.max(REACH, 1.05 * Math.max(...states[STEPS].flat().map(Math.abs)));
   }
 
   // The class that a point most probably belongs to.
@@ -49,9 +50,9 @@ stage.add("guidance", (place) => {
   }
 
   function paint(pen, size) {
-    const px = (x) => (x / REACH + 1) / 2 * size, py = (y) => (1 - y / REACH) / 2 * size;
+    const px = (x) => (x / reach + 1) / 2 * size, py = (y) => (1 - y / reach) / 2 * size;
     for (const label of Object.keys(NAMES)) {
-      stage.shade(pen, size, REACH, (x, y) => Math.exp(diffusion.logProb(mixture, [x, y], +label)), COLORS[label]);
+      stage.shade(pen, size, reach, (x, y) => Math.exp(diffusion.logProb(mixture, [x, y], +label)), COLORS[label]);
     }
     pen.strokeStyle = pen.fillStyle = stage.color("ink");
     for (let n = 0; n < POINTS; n++) {
@@ -95,5 +96,5 @@ stage.add("guidance", (place) => {
     stage.element("div", { className: "demo-controls" }, scale.label, wanted.label, negative.label, trails.label,
       stage.element("div", { className: "demo-buttons" }, again), facts));
   walk();
-  return { draw: show, state: () => ({ ...numbers(), end: states[STEPS] }) };
+  return { draw: show, state: () => ({ ...numbers(), end: states[STEPS], reach }) };
 });
