@@ -43,9 +43,9 @@ class TextEmbedding(NamedTuple):
 class Condition:
     """Everything a network may be told besides x_t and t. Absence is zero.
 
-    text: an encoded prompt, or None. image: (B, D) CLIP image embeddings. label: (B,) integers, 0 = no label.
     A *dropped* condition keeps its shape and holds nothing: mask all False, pooled 0, image 0, label 0. That is
     what the network sees when it learns to do without, and what guidance compares against.
+    text: an encoded prompt, or None. image: (B, D) CLIP image embeddings. label: (B,) integers, 0 = no label.
     """
 
     text: TextEmbedding | None = None

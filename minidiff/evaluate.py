@@ -92,8 +92,10 @@ def evaluate(
 
     judge: by default the bundled one. clip: what it says is reported, too, and what it would choose. similarity: of
     texts, for the lookup baseline (default: shared words). distribution_size: pictures on each side of the distances,
-    at most half the bases. The result is ready for JSON but for `pictures`: {name: (captions, uint8 (N, 3, H, W))},
-    which `write_report` turns into a page.
+    at most half the bases.
+
+    The result is ready for JSON but for `pictures`: {name: (captions, uint8 (N, 3, H, W))}, which `write_report`
+    turns into a page.
     """
     started = time.monotonic()
     judge, settings, emoji = judge or Judge.load(device=None), settings or Settings(), emoji or load_emoji()

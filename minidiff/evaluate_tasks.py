@@ -127,8 +127,8 @@ def pose(
 ) -> list[Problem]:
     """A problem for each concept and style.
 
-    known: the bases the judge can name. Candidates are the right base and 99 of them at random; the hard list is
-    the right base and 19 of its own subgroup, filled up from its group.
+    Candidates are the right base and 99 of the `known` at random; the hard list is the right base and 19 of its own
+    subgroup, filled up from its group. known: the bases the judge can name.
     """
     home = {base: (plainest(rs).group, plainest(rs).subgroup) for base, rs in families(emoji).items()}
     found = []

@@ -154,9 +154,10 @@ class FrameSlider(_Frames):
     """One picture that changes with a slider: FrameSlider([x_T, ..., x_0], labels=["1.0", ..., "0.0"]).
 
     frames: pictures of one size, see `as_frame`. labels: a word or number per frame (0, 1, ... by default).
-    name: what the slider stands for. start: the frame shown first. And by keyword: width in CSS pixels, ms per frame
-    when playing (150), caption, alt (what a listener hears), quality (None keeps every pixel; 1 to 100 is lossy
-    WebP, for noise and photographs).
+    name: what the slider stands for. start: the frame shown first.
+
+    And by keyword: width in CSS pixels, ms per frame when playing (150), caption, alt (what a listener hears),
+    quality (None keeps every pixel; 1 to 100 is lossy WebP, for noise and photographs).
     """
 
     def __init__(
@@ -174,8 +175,8 @@ class FrameSlider(_Frames):
 class FrameGrid(_Frames):
     """One picture that changes with two sliders: frames[i][j] belongs to labels[0][i] and labels[1][j].
 
-    names: what the two sliders stand for, say ("t", "guidance"); the play button moves the first. The keywords are
-    those of `FrameSlider`.
+    The keywords are those of `FrameSlider`. names: what the two sliders stand for, say ("t", "guidance"); the play
+    button moves the first.
     """
 
     def __init__(

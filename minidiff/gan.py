@@ -75,9 +75,9 @@ def picture_discriminator(size: int = 16, widths: tuple[int, ...] = (64, 96), pa
 class GANConfig:
     """How to train a GAN: two Adams with one learning rate.
 
-    r1: weight of the R1 penalty, 0 = off; it doubles the cost of a step, so only every `r1_every`-th has it, as many
-    times as strong. latent: coordinates of the noise. betas, r1_every and ema_decay follow StyleGAN2 (Karras et al.
-    2020, section 3.1). Raises ValueError for a value out of range.
+    betas, r1_every and ema_decay follow StyleGAN2 (Karras et al. 2020, section 3.1). r1: weight of the R1 penalty,
+    0 = off; it doubles the cost of a step, so only every `r1_every`-th has it, as many times as strong.
+    latent: coordinates of the noise. Raises ValueError for a value out of range.
     """
 
     steps: int

@@ -30,8 +30,8 @@ def fast(full: T, quick: T) -> T:
 def exercise(exercise_id: str, right: str) -> Callable[[Checker], Checker]:
     """Register the checker of an exercise, say "2.1": a function of the answer that returns a hint, or None if right.
 
-    right: what to say about a right answer, the reason why it is right. An error that the answer raises counts as
-    wrong and is shown; a returned or given None or ... counts as not filled in yet.
+    An error that the answer raises counts as wrong and is shown; a returned or given None or ... counts as not
+    filled in yet. right: what to say about a right answer, the reason why it is right.
     """
 
     def register(checker: Checker) -> Checker:

@@ -108,9 +108,10 @@ def with_interval(
 def bootstrap(values: Tensor, counts: Tensor | None = None, *, draws: int = 1000, seed: int = 0) -> Interval:
     """The mean of independent values (N,) and the 95% interval of the means of N drawn with replacement.
 
-    counts: (N,), where each value is a sum over so many that belong together; the mean is then that of all of them.
     Percentile bootstrap (Efron 1979); of few values the interval is a little narrow: of 16 normal ones it holds the
-    true mean in 91% of cases, of 70 in 94%. One value has no interval: low = high = mean. Raises ValueError for none.
+    true mean in 91% of cases, of 70 in 94%. One value has no interval: low = high = mean. counts: (N,), where each
+    value is a sum over so many that belong together; the mean is then that of all of them. Raises ValueError without
+    a value.
     """
     values = values.detach().cpu().double().flatten()
     if not len(values):

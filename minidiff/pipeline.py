@@ -99,14 +99,13 @@ class TextToImage(ModelHubMixin):
         strength: float = 0.6,
         callback: Callback | None = None,
     ) -> list[Image]:
-        """Draw one picture per prompt.
+        """Draw one picture per prompt; under `torch.autocast` in bfloat16, where the device has it, faster.
 
         style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000, of the sampler.
-        guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. Picture i is drawn with the
-        seed `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. shift: see
+        guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. seed: picture i is drawn with
+        `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. shift: see
         `time_grid`. image: start from this picture, noised to time `strength` (0.01 to 1), in place of pure noise.
-        callback(i, x) is called after step i with x (B, 3, H, W); it may return True to stop there. Within
-        `torch.autocast(device, torch.bfloat16)` the network computes in bfloat16, faster where the device has it.
+        callback: called after each step as callback(i, x) with x (B, 3, H, W); it may return True to stop there.
         Raises ValueError for anything out of range.
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)

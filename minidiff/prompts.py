@@ -24,8 +24,8 @@ _EMPTY = frozenset(
 def split(prompt: str, cut: Callable[[str], str]) -> list[str]:
     """A prompt in parts that each fit the context, in order and with nothing left out.
 
-    cut: what does not fit of a text, "" if all of it does (`MiniClip.cut`). Parts end with a sentence or a clause
-    where they can, else after a word, else within one.
+    Parts end with a sentence or a clause where they can, else after a word, else within one. cut: what does not fit
+    of a text, "" if all of it does (`MiniClip.cut`).
     """
     parts: list[str] = []
     for clause in re.findall(r"[^,.;:!?\n]*[,.;:!?\n]*\s*", prompt):

@@ -78,9 +78,9 @@ def dalle(
     """Draw as DALL·E 2 and 3 are described: the prompt rewritten, read whole, and turned into a picture's embedding.
 
     text -> prior -> CLIP image embedding, noised, which the U-Net is told together with the words (Ramesh et al.
-    2022); rewriter: a function that makes a prompt more detailed (Betker et al. 2023), None for none; `style` is
-    said after it. prior: the bundled one when None. noise: its share in the embedding, 0 to 1. settings: those of
-    `TextToImage.generate`, guidance 4 unless said otherwise. Picture i has the seed `seed + i`.
+    2022). Picture i has the seed `seed + i`. rewriter: a function that makes a prompt more detailed (Betker et al.
+    2023), None for none; `style` is said after it. prior: the bundled one when None. noise: its share in
+    the embedding, 0 to 1. settings: those of `TextToImage.generate`, guidance 4 unless said otherwise.
     """
     check_number("noise", noise, 0, 1)
     prompts, seeds = _asked(pipe, prompts, seed)
@@ -113,9 +113,9 @@ def midjourney(
 ) -> Drawing:
     """Draw as Midjourney is said to: few words, strong guidance, and a U-Net fine-tuned on a look of its own.
 
-    Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. look: a fine-tune, the
-    bundled one or a folder (`minidiff train midjourney`), None for none. settings: those of `TextToImage.generate`,
-    guidance 8 rescaled by 0.7 unless said otherwise. Picture i has the seed `seed + i`.
+    Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. Picture i has the
+    seed `seed + i`. look: a fine-tune, the bundled one or a folder (`minidiff train midjourney`), None for none.
+    settings: those of `TextToImage.generate`, guidance 8 rescaled by 0.7 unless said otherwise.
     """
     prompts, seeds = _asked(pipe, prompts, seed)
     pipe = pipe if look is None else with_lora(pipe, look)

@@ -153,9 +153,9 @@ def save_lora(folder: str | Path, net: nn.Module, base: str) -> None:
 def with_lora(pipe: TextToImage, look: str | Path = "midjourney", strength: float = 1.0) -> TextToImage:
     """The same pipeline with a fine-tune added to its weights: W + strength scale B A (Hu et al. 2022, equation 3).
 
-    look: the bundled fine-tune or a folder. strength: 0 = none of it, 1 = as trained, at most 2. A convolution's
-    kernels count as rows of a matrix. Needs no `peft`. Raises CheckpointError when the fine-tune was
-    made for other weights than the pipeline's.
+    A convolution's kernels count as rows of a matrix. Needs no `peft`. look: the bundled fine-tune or a folder.
+    strength: 0 = none of it, 1 = as trained, at most 2. Raises CheckpointError when the fine-tune was made for other
+    weights than the pipeline's.
     """
     check_number("strength", strength, 0, 2)
     config, tensors, _ = checkpoints.load_model(look)

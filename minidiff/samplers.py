@@ -45,9 +45,9 @@ def sample(
 ) -> Iterator[Tensor]:
     """Walk x (B, ...) along `times` and yield every state on the way; the last one is the sample.
 
-    times: N + 1 strictly decreasing numbers, see `time_grid`; N states are yielded after the initial x. One
-    generator, or one per sample: then a sample does not depend on the batch it is drawn in. Raises ValueError for
-    other times, a denoiser without schedule, and a step that does not return (x_s, memory).
+    times: N + 1 strictly decreasing numbers, see `time_grid`; N states are yielded after the initial x.
+    generator: one, or one per sample: then a sample does not depend on the batch it is drawn in. Raises ValueError
+    for other times, a denoiser without schedule, and a step that does not return (x_s, memory).
     """
     if times.dim() != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
         raise ValueError("`times` must be two or more strictly decreasing numbers; see `time_grid`.")

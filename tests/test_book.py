@@ -164,6 +164,16 @@ def test_a_reader_who_wants_no_motion_gets_one_frame_a_click(page: Page, address
     assert page.run("document.querySelector('.mdf button').getAttribute('aria-label')") == "play"
 
 
+def test_the_reference_lists_what_it_says_of_each_argument(page: Page, address: str) -> None:
+    page.open(f"{address}/book/api/mathematics.html")
+    about = "document.getElementById('minidiff.guidance.Guided').parentElement.querySelector(':scope > dd')"
+    listed = page.run(f"[...{about}.querySelectorAll(':scope > ul > li')].map(item => item.textContent)")
+    assert [item.split(":")[0] for item in listed] == ["scale", "null", "rescale", "interval", "weak"]
+    assert not any("Raises" in item for item in listed)
+    raised = page.run(f"[...{about}.querySelectorAll(':scope > p')].pop().textContent")
+    assert raised.startswith("Raises ValueError")
+
+
 def test_the_book_can_be_searched(page: Page, address: str) -> None:
     page.open(f"{address}/search.html?q=cosine")
     until = """new Promise(done => { let tries = 0; (function look() {

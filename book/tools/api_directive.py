@@ -20,8 +20,11 @@ SIGNS = {"->": "→", "<-": "←", "<=": "≤", ">=": "≥", "!=": "≠"}
 Definition = ast.FunctionDef | ast.ClassDef
 
 
-def prose(docstring: str | None) -> str:
-    """A docstring as Markdown: everything special escaped, `code` kept, indented lines as a formula."""
+def prose(docstring: str | None, names: list[str] | None = None) -> str:
+    """A docstring as Markdown: everything special escaped, `code` kept, indented lines as a formula.
+
+    names: those of the arguments; what a paragraph says of them ("steps: 1 to 1000.") becomes a list.
+    """
     if not docstring:
         return ""
     blocks = []
@@ -30,12 +33,29 @@ def prose(docstring: str | None) -> str:
         if all(line.startswith("    ") for line in lines):
             blocks.append("```text\n" + textwrap.dedent(block) + "\n```")
             continue
+        before, said, after = of_arguments(" ".join(line.strip() for line in lines), names)
+        if said:
+            items = [f"- {', '.join(f'`{name}`' for name in who)}: {escape(what)}" for who, what in said]
+            blocks += [escape(before), "\n".join(items), escape(after)]
+            continue
         text = ""  # a line that is indented or starts an item begins a new line on the page too
         for line in lines:
             starts = re.match(r"\s+\S|[-*] ", line) or (text.endswith((".", ";")) and re.match(r"\w+: ", line))
             text += ("\\\n" if text and starts else "\n" if text else "") + escape(line.strip())
         blocks.append(text)
     return "\n\n".join(blocks)
+
+
+def of_arguments(text: str, names: list[str] | None) -> tuple[str, list[tuple[list[str], str]], str]:
+    """What a paragraph says before it comes to arguments, of each of them, and of what is raised and returned."""
+    one = "(?:" + "|".join(map(re.escape, names or ["(?!)"])) + ")"
+    before, *parts = re.split(rf"(?:(?<=[.;])\s+|^)({one}(?:(?:,| and) {one})*): ", text)
+    if not parts:
+        return text, [], ""
+    *parts, last = parts
+    last, *after = re.split(r"(?<=\.) (?=Raises |Returns )", last, maxsplit=1)
+    said = list(zip(parts[::2], [*parts[1::2], last], strict=True))
+    return before, [(re.split(", | and ", who), re.sub(";$", ".", what)) for who, what in said], "".join(after)
 
 
 def escape(text: str) -> str:
@@ -73,6 +93,15 @@ def arguments(node: ast.FunctionDef) -> str:
     return re.sub(r"^(self|cls)(, (?!/)|$)", "", ast.unparse(node.args))
 
 
+def argument_names(node: Definition) -> list[str]:
+    """The names of the arguments of a function, or of those that make an object of a class."""
+    inner = node.body if isinstance(node, ast.ClassDef) else [node]
+    made = next((n for n in inner if isinstance(n, ast.FunctionDef) and (n is node or n.name == "__init__")), None)
+    if made is None:
+        return [ast.unparse(n.target) for n in inner if isinstance(n, ast.AnnAssign)]
+    return [a.arg for a in ast.walk(made.args) if isinstance(a, ast.arg) and a.arg != "self"]
+
+
 def public(body: list[ast.stmt]) -> list[Definition]:
     """The documented functions and classes whose names do not begin with an underscore."""
     return [
@@ -93,7 +122,7 @@ def describe(node: Definition, inside_class: bool = False) -> list[str]:
     else:
         head = signature(node)
     options = [f":{mark}:" for mark in ("classmethod", "staticmethod") if mark in marks]
-    inner = prose(ast.get_docstring(node)).splitlines()
+    inner = prose(ast.get_docstring(node), argument_names(node)).splitlines()
     for member in public(node.body) if isinstance(node, ast.ClassDef) else []:
         inner += ["", *describe(member, inside_class=True)]
     fence = ":" * (7 if kind == "class" else 5)

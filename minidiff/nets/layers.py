@@ -121,9 +121,9 @@ def place_embedding(
 class AttentionBlock(nn.Module):
     """Let every place look at every other place, then at the words, then think: self-, cross-attention, MLP.
 
-    (B, C, H, W) -> (B, C, H, W). Without context_dim there are no words to look at. positions: tell each place where
-    it is, which convolutions can only feel from the edges; "left of" needs it. Source: Rombach et al. 2022, section
-    3.3, for the cross-attention to words.
+    (B, C, H, W) -> (B, C, H, W). Source: Rombach et al. 2022, section 3.3, for the cross-attention to words.
+    context_dim: size of their vectors; with None there are no words to look at. positions: tell each place where
+    it is, which convolutions can only feel from the edges; "left of" needs it.
     """
 
     def __init__(

@@ -45,8 +45,9 @@ class Denoising(nn.Module):
 
     drop: the shares of text and image, or None to keep both always. label_drop: the probability that a label is
     replaced by 0, drawn on its own; 0.1, say, if it shall draw without a label or be guided, which both ask label 0.
-    forward returns one loss per sample, (B,), and raises ValueError for a batch that holds something else. task: what
-    is learned, in words; a run does not go on from the checkpoint of another one.
+
+    `forward` returns one loss per sample, (B,), and raises ValueError for a batch that holds something else. `task`
+    says what is learned; a run does not go on from the checkpoint of another one.
     """
 
     def __init__(self, denoiser: nn.Module, drop: ConditionDropout | None = None, label_drop: float = 0.0) -> None:
