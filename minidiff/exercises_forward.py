@@ -36,23 +36,24 @@ def two_steps_are_one(answer: Any) -> str | None:
 def any_step(answer: Callable[..., Any]) -> str | None:
     """A function (alpha_s, sigma_s, alpha_t, sigma_t) -> (a, std) of the transition from s to t."""
     cases = [(1.0, 0.0, 0.6, 0.8), (0.8, 0.6, 0.6, 0.8), (0.9, 0.1, 0.5, 0.5)]
-    for alpha_s, sigma_s, alpha_t, sigma_t in cases:
-        pair = numbers(answer(alpha_s, sigma_s, alpha_t, sigma_t), 2)
+    for case in cases:
+        alpha_s, sigma_s, alpha_t, sigma_t = case
+        pair = numbers(answer(*(torch.tensor(v, dtype=torch.float64) for v in case)), 2)
         if pair is None:
             return "return two numbers, (a, std)."
         a, std = pair
-        case = f"for alpha_s, sigma_s, alpha_t, sigma_t = {alpha_s}, {sigma_s}, {alpha_t}, {sigma_t}"
+        told = f"for alpha_s, sigma_s, alpha_t, sigma_t = {', '.join(map(str, case))}"
         if abs(a - alpha_t / alpha_s) > 1e-6:
-            return f"{case}, a should be {alpha_t / alpha_s:.4f}: it turns alpha_s x_0 into alpha_t x_0."
+            return f"{told}, a should be {alpha_t / alpha_s:.4f}: it turns alpha_s x_0 into alpha_t x_0."
         right = math.sqrt(sigma_t**2 - (a * sigma_s) ** 2)
         if abs(std - right**2) < 1e-6:
-            return f"{case}, you return the variance; std is its root."
+            return f"{told}, you return the variance; std is its root."
         if abs(std - right) > 1e-6:
-            return f"{case}, std should be {right:.4f}: the variance still missing after a sigma_s."
+            return f"{told}, std should be {right:.4f}: the variance still missing after a sigma_s."
     return None
 
 
-@exercise("2.3", "half the variance is gone at a quarter of the linear schedule, and at half of the cosine one.")
+@exercise("2.3", "half is gone just after a quarter of the linear schedule, and just before half of the cosine one.")
 def half_signal(answer: Any) -> str | None:
     """(t_linear, t_cosine) at which alpha_bar = 1/2, so that the signal-to-noise ratio is 1."""
     pair = numbers(answer, 2)
@@ -77,7 +78,9 @@ def twice_the_size(answer: Any) -> str | None:
     shift = abs(found)
     if abs(shift - math.log(2)) < 0.02:
         return "that is for twice the pixels along one edge only; there are two edges."
-    if abs(shift - 4) < 0.02 or abs(shift - 2) < 0.02:
+    if any(abs(shift - other) < 0.02 for other in (math.log10(4), math.log2(4), 10 * math.log10(4))):
+        return "right idea; take the natural logarithm, as log-SNR does."
+    if abs(shift - 4) < 0.02:
         return "the question asks for a difference of logarithms, so take the (natural) logarithm."
     if abs(shift - math.log(4)) > 0.02:
         return "average the copies of one pixel: what happens to their signal, and to the variance of their noise?"

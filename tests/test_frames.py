@@ -1,18 +1,16 @@
-"""Sliders without a kernel, and the checker of the exercises."""
+"""Sliders without a kernel."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from minidiff import learn
 from minidiff.common import seeded
 from minidiff.data.emoji import to_uint8
 from minidiff.frames import FrameGrid, FrameSlider, as_frame, figure_frame
@@ -105,84 +103,3 @@ def test_without_html_six_frames_stand_side_by_side() -> None:
 def test_wrong_frames_get_a_sentence(make, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         make()
-
-
-@pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    learn._load_exercises()
-    monkeypatch.setattr(learn, "_EXERCISES", dict(learn._EXERCISES))
-
-    @learn.exercise("0.1", right="doubling is adding to itself.")
-    def doubled(answer):
-        value = answer(3)
-        return None if value == 6 else f"for 3 you give {value}."
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (lambda x: 2 * x, "Right: doubling is adding to itself."),
-        (lambda x: x**2, "Not yet: for 3 you give 9."),
-        (lambda x: x / 0, "Not yet: your answer stops with ZeroDivisionError: division by zero"),
-        (lambda x: ..., "Exercise 0.1 is waiting for you"),
-        (None, "Exercise 0.1 is waiting for you"),
-        (..., "Exercise 0.1 is waiting for you"),
-    ],
-)
-def test_the_checker_answers_at_once(registered: None, capsys: pytest.CaptureFixture[str], answer, said: str) -> None:
-    learn.check("0.1", answer)
-    assert capsys.readouterr().out.startswith(said)
-
-
-def test_an_unknown_exercise_is_named(registered: None) -> None:
-    with pytest.raises(ValueError, match="`exercise_id` must be one of"):
-        learn.check("0.11", 1)
-
-
-def test_an_answer_is_so_many_numbers_or_none_at_all() -> None:
-    assert learn.numbers((1, "2", torch.tensor(3.0)), 3) == [1, 2, 3] and learn.number(np.float32(0.5)) == 0.5
-    for answer in ("x", [1], [1, 2, 3], 7, None, (1, "one")):
-        assert learn.numbers(answer, 2) is None
-    assert learn.numbers([0.5, float("nan")], 2) is None and learn.number(np.nan) is None
-    assert learn.number("x") is None and learn.number((1, 2)) is None and learn.number(None) is None
-
-
-def test_no_exercise_takes_nan_for_an_answer() -> None:
-    learn.verdict("1.1", ...)  # loads the exercises
-    nan = float("nan")
-    answers = [nan, (nan, nan), (nan, nan, nan), lambda *_, **__: nan, lambda *_, **__: (nan, nan)]
-    answers.append(lambda x, *_, **__: torch.full_like(torch.as_tensor(x), nan, dtype=torch.float64))
-    for exercise_id in (name for name in learn._EXERCISES if not name.startswith("0.")):
-        for answer in answers:
-            assert learn.verdict(exercise_id, answer)[0] is False, exercise_id
-
-
-def test_a_ddim_step_with_a_factor_mistaken_is_wrong() -> None:
-    def answer(p: int, q: int, r: int, u: int) -> Any:
-        """p x0 + q (x_t - r x0) / u, each one of alpha_t, sigma_t, alpha_s, sigma_s; right is 2, 3, 0, 1."""
-        return lambda x, x0, *f: f[p] * x0 + f[q] * (x - f[r] * x0) / f[u]
-
-    assert learn.verdict("3.2", answer(2, 3, 0, 1))[0] is True
-    for wrong in ((2, 3, 0, 2), (1, 0, 0, 1), (2, 3, 3, 1)):
-        assert learn.verdict("3.2", answer(*wrong))[0] is False
-
-
-def test_fast_mode_chooses_the_quick_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MINIDIFF_FAST", raising=False)
-    assert learn.fast(1000, 10) == 1000
-    monkeypatch.setenv("MINIDIFF_FAST", "1")
-    assert learn.fast(1000, 10) == 10
-
-
-def test_guidance_that_ignores_its_arguments_is_wrong_and_two_digits_are_enough_for_a_weight() -> None:
-    def guided(scale):
-        return lambda cond, neg, w, t, interval: neg + scale(w, t, *interval) * (cond - neg)
-
-    assert learn.verdict("4.3", guided(lambda w, t, low, high: w if low <= t <= high else 1))[0]
-    for wrong in (
-        lambda w, t, low, high: 4 if low <= t <= high else 1,
-        lambda w, t, low, high: w if 0.2 <= t <= 0.8 else 1,
-        lambda w, t, low, high: w if t == 0.5 else 1,
-    ):
-        assert learn.verdict("4.3", guided(wrong))[0] is False
-    assert learn.verdict("4.1", (0.73, 0.27, 0))[0] and not learn.verdict("4.1", (0.665, 0.245, 0))[0]
