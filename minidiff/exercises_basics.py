@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
 
 from minidiff.learn import exercise, number, numbers
-from minidiff.schedules import RectifiedFlow
+from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.toy import ExactDenoiser, Mixture
 
 
 @exercise("1.1", "two points pull with weights that depend on x_t, and their balance is a hyperbolic tangent.")
 def two_points(answer: Callable[..., Any]) -> str | None:
     """A function (x_t, alpha, sigma) -> E[x0 | x_t] for data that are -1 or +1, each half of the time."""
-    schedule = RectifiedFlow()
-    exact = ExactDenoiser(Mixture([1, 1], [[-1.0], [1.0]], [0.0, 0.0]), schedule)
-    for x_t, t in [(0.0, 0.5), (0.3, 0.5), (-0.8, 0.7), (0.1, 0.2), (2.0, 0.9)]:
-        value = number(answer(x_t, 1 - t, t))
-        right = float(exact(torch.tensor([[x_t]], dtype=torch.float64), t).x0)
+    data = Mixture([1, 1], [[-1.0], [1.0]], [0.0, 0.0])
+    cases = [(0.0, 0.5), (0.3, 0.5), (-0.8, 0.7), (0.1, 0.2), (2.0, 0.9)]
+    for schedule, (x, time) in product((RectifiedFlow(), CosineSchedule()), cases):
+        x_t, t = torch.tensor([x, time], dtype=torch.float64)
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        value = number(answer(x_t, alpha, sigma))
+        right = float(ExactDenoiser(data, schedule)(x_t.view(1, 1), t).x0)
         if value is None:
             return "return one number."
         if abs(value - right) < 1e-4:
             continue
-        case = f"for x_t = {x_t}, alpha = {1 - t:.1f}, sigma = {t:.1f}"
+        case = f"for x_t = {x_t:.1f}, alpha = {alpha:.3f}, sigma = {sigma:.3f}"
         if abs(value) > 1:
             return f"{case} you answer {value:.3f}, but an average of -1 and +1 lies between them."
-        if abs(value - math.tanh((1 - t) * x_t / t)) < 1e-4:
+        if abs(value - math.tanh(alpha * x_t / sigma)) < 1e-4:
             return f"{case}: the exponents of the two Gaussians hold sigma squared."
         return f"{case} it should be {right:.4f}: weigh -1 and +1 by how well each explains x_t."
     return None
@@ -40,7 +43,7 @@ def one_step(answer: Any) -> str | None:
     value = number(answer)
     if value is None:
         return "give one number."
-    if abs(value - 0.4) < 0.01:
+    if abs(value - 0.4) < 1e-3:
         return None
     if abs(abs(value) - 1) < 0.01:
         return (
@@ -58,10 +61,10 @@ def collapsed(answer: Any) -> str | None:
     if found is None:
         return "give three numbers, (on_data, modes, overlap)."
     on_data, modes, overlap = found
-    if abs(on_data - 1) > 0.02:
+    if abs(on_data - 1) > 1e-3:
         return "on_data: is any sample farther than 3 standard deviations from a peak?"
     if modes != 1:
-        return "modes: how many of the peaks get any samples at all?"
-    if abs(overlap - 1 / 8) > 0.01:
+        return "modes: how many of the peaks get at least a quarter of what they are due?"
+    if abs(overlap - 1 / 8) > 1e-3:
         return "overlap: for each peak take the smaller of the share found and the share due, and add up."
     return None

@@ -108,3 +108,18 @@ def test_a_step_between_two_times_may_take_its_root_in_any_way(root) -> None:
 def test_another_logarithm_is_told_to_be_the_right_idea(shift: float) -> None:
     right, said = learn.verdict("2.4", shift)
     assert right is False and "natural logarithm" in said
+
+
+def test_the_average_of_two_points_needs_sigma_and_may_be_written_in_torch() -> None:
+    assert learn.verdict("1.1", lambda x_t, alpha, sigma: torch.tanh(alpha * x_t / sigma**2))[0]
+    for wrong in (
+        lambda x_t, alpha, sigma: math.tanh(alpha * x_t / (1 - alpha) ** 2),
+        lambda x_t, alpha, sigma: math.tanh((1 - sigma) * x_t / sigma**2),
+    ):
+        assert learn.verdict("1.1", wrong)[0] is False
+
+
+def test_nearly_the_marks_of_a_collapsed_generator_are_wrong() -> None:
+    assert learn.verdict("1.3", (1, 1, 1 / 8))[0]
+    for wrong in ((0.989, 1, 0.1236), (1, 1, 0.13), (1, 8, 1 / 8)):
+        assert learn.verdict("1.3", wrong)[0] is False
