@@ -123,3 +123,16 @@ def test_nearly_the_marks_of_a_collapsed_generator_are_wrong() -> None:
     assert learn.verdict("1.3", (1, 1, 1 / 8))[0]
     for wrong in ((0.989, 1, 0.1236), (1, 1, 0.13), (1, 8, 1 / 8)):
         assert learn.verdict("1.3", wrong)[0] is False
+
+
+def test_answers_of_chapter_3_may_be_rounded_and_of_any_kind() -> None:
+    assert learn.verdict("3.1", 13)[0] and learn.verdict("3.4", (70, 700))[0]
+    right, said = learn.verdict("3.1", 164.7)
+    assert right is False and "mean square" in said
+    for kind in (torch.Tensor.float, torch.Tensor.numpy, torch.Tensor.tolist):
+        assert learn.verdict("3.3", lambda x_t, sigma_t, kind=kind: kind((1 - (1 - sigma_t**2)).sqrt() * x_t))[0]
+
+        def ddim(x_t, x0_hat, alpha_t, sigma_t, alpha_s, sigma_s, kind=kind):
+            return kind(alpha_s * x0_hat + sigma_s * (x_t - alpha_t * x0_hat) / sigma_t)
+
+        assert learn.verdict("3.2", ddim)[0]
