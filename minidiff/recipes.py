@@ -169,8 +169,12 @@ def cook(
 
 
 def imagine(prior: Prior, pooled: Tensor, seeds: Sequence[int], noise: float = NOISE, **settings: Any) -> Tensor:
-    """The prior's image embeddings (B, dim), mixed with noise as in training: sqrt(1 - a^2) e + a n."""
-    image = prior(pooled, [fold_in(seed, 1) for seed in seeds], **settings)
+    """The prior's image embeddings (B, dim), mixed with noise as in training, see `doubt`."""
+    return doubt(prior(pooled, [fold_in(seed, 1) for seed in seeds], **settings), seeds, noise)
+
+
+def doubt(image: Tensor, seeds: Sequence[int], noise: float = NOISE) -> Tensor:
+    """Image embeddings (B, dim) that the U-Net is not to believe to the last digit: sqrt(1 - a^2) e + a n."""
     n = randn(image.shape, [seeded(fold_in(seed, 2)) for seed in seeds], image.device)
     return (1 - noise**2) ** 0.5 * image + noise * n
 

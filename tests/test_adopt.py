@@ -36,7 +36,8 @@ def here(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / PAGE, copy / "runs" / "evaluation")
     shutil.copytree(ROOT / RESULTS.parent, copy / RESULTS.parent)
     (copy / RESULTS).write_text("{}", encoding="utf-8")
-    (copy / "runs" / "evaluation" / "steps.json").write_text("{}", encoding="utf-8")
+    for name in ("steps.json", "told.json"):
+        (copy / "runs" / "evaluation" / name).write_text("{}", encoding="utf-8")
     card = read(copy / "runs" / "emoji-64" / "card.json")
     del card["evaluation"], card["text_encoder"]  # a run's own card has neither
     (copy / "runs" / "emoji-64" / "card.json").write_text(json.dumps(card | {"steps": 7}), encoding="utf-8")
@@ -61,7 +62,7 @@ def test_a_better_model_brings_its_marks_into_the_card(here: Path) -> None:
     assert card["evaluation"]["rows"]["model"]["style"]["mean"] == 0.25
     assert card["evaluation"]["rows"].keys() == before["evaluation"]["rows"].keys()
     assert page["splits"]["test"]["rows"]["model"]["all"]["style"]["mean"] == 0.25
-    assert read(here / RESULTS) == read(here / PAGE / "steps.json") == {}
+    assert read(here / RESULTS) == read(here / PAGE / "steps.json") == read(here / PAGE / "told.json") == {}
 
 
 def test_one_that_is_not_better_or_not_whole_is_refused_and_nothing_is_copied(here: Path) -> None:

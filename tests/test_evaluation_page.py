@@ -23,7 +23,7 @@ import evaluation_tables as evaluation  # noqa: E402
 CONTROLS = ("training pictures, moved as in training", "the same, drawn again")
 
 
-@pytest.mark.parametrize("name", ["evaluation", "sweep", "steps"])
+@pytest.mark.parametrize("name", ["evaluation", "sweep", "steps", "told"])
 def test_the_numbers_are_those_of_the_model_that_ships(name: str) -> None:
     found = evaluation.load(name)
     pipe = TextToImage.from_pretrained(found["checkpoint"])

@@ -39,7 +39,8 @@ def main(folder: Path) -> None:
     runs = folder / "runs"
     files = {folder / RESULTS: ROOT / RESULTS}
     files |= {
-        runs / "evaluation" / name: ROOT / PAGE / name for name in ("evaluation.json", "steps.json", "sweep.json")
+        runs / "evaluation" / name: ROOT / PAGE / name
+        for name in ("evaluation.json", "steps.json", "sweep.json", "told.json")
     }
     for name in ("emoji-64", "midjourney"):
         for file in ("card.json", "config.json", "model.safetensors"):

@@ -15,7 +15,9 @@ adopt() { cp "runs/$1"/{card.json,config.json,model.safetensors} "$models/$1/"; 
 
 run train emoji-64 --clip emoji-64 --minutes "${1:-15}" ${STEPS:---compile}
 adopt emoji-64
-"${PYTHON:-python3}" tools/steps.py runs/evaluation ${REPEATS:+--repeats $REPEATS}
+for question in steps told; do
+  "${PYTHON:-python3}" "tools/$question.py" runs/evaluation ${REPEATS:+--repeats $REPEATS}
+done
 run evaluate emoji-64 --repeats "${REPEATS:-4}" --size "${SIZE:-300}" --out runs/evaluation
 run train midjourney --clip emoji-64 ${STEPS:-}
 adopt midjourney

@@ -19,11 +19,20 @@ WHO = {
     "other style": "the concept in another style",
     "ceiling": "the true pictures",
 }
+TOLD = {
+    "words": "the words",
+    "words and prior": "the words and the prior's embedding",
+    "words and sentence": "the words and the sentence's",
+    "words and picture": "the words and the true picture's",
+    "prior": "the prior's embedding alone",
+    "sentence": "the sentence's alone",
+    "picture": "the true picture's alone",
+}
 SETS = {"model": "the model", "unconditional": "the model, asked for nothing"}
 
 
 def load(name: str) -> dict[str, Any]:
-    """A stored result: "evaluation" (held-out pictures), "sweep" (settings) or "steps" (12 against 250)."""
+    """A stored result: "evaluation" (held-out pictures), "sweep" (settings), "steps" (12 against 250) or "told"."""
     found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
@@ -147,6 +156,20 @@ def steps() -> list[str]:
     return table(["", *MARKS.values()], rows)
 
 
+def told() -> list[str]:
+    """What the model draws that is told different things: its marks, and their distance from those of the words."""
+    rows, marks = load("told")["rows"], [mark for mark in MARKS if mark != "hard_20"]
+
+    def cell(way: str, mark: str) -> str:
+        beside = rows.get(f"{way} minus words")
+        return f"{rows[way][mark]['mean']:.2f}" + (f"<br>{estimate(beside[mark])}" if beside else "")
+
+    return table(
+        ["told", *(MARKS[mark] for mark in marks)],
+        [[words, *(cell(way, mark) for mark in marks)] for way, words in TOLD.items()],
+    )
+
+
 TABLES = {
     "test": lambda: held_out("test"),
     "unseen": lambda: held_out("unseen"),
@@ -159,4 +182,5 @@ TABLES = {
     "diversity": diversity,
     "settings": settings,
     "steps": steps,
+    "told": told,
 }
