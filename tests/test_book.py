@@ -96,6 +96,32 @@ def test_a_page_fits_a_phone(name: str, page: Page, address: str) -> None:
     assert page.run(outside) == []
 
 
+def test_a_figure_wider_than_a_phone_says_that_there_is_more(page: Page, address: str) -> None:
+    page.resize(390, 844)
+    page.open(f"{address}/notebooks/01_basics.html")
+    shade = "getComputedStyle(document.querySelector('#{}'), '::after').opacity"
+    assert page.run(shade.format("fig-learned")) == "1" and page.run(shade.format("fig-blur")) == "0"
+    page.run("document.querySelector('#fig-learned').scrollLeft = 1000")
+    page.run("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1), 50)))")
+    assert page.run(shade.format("fig-learned")) == "0"
+
+
+def test_the_address_of_the_book_shows_its_picture_and_leads_to_it() -> None:
+    index = (BUILT / "index.html").read_text(encoding="utf-8")
+    assert 'property="og:image"' in index and "<title>Diffusion Models Demystified</title>" in index
+    assert 'url=book/intro.html"' in index and '<a href="book/intro.html">Diffusion Models Demystified</a>' in index
+    assert "search.html" in (BUILT / "404.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_each_id_once_and_fetches_mathjax_only_for_formulas(name: str, page: Page, address: str) -> None:
+    page.open(f"{address}/{name}.html")
+    ids = page.run("[...document.querySelectorAll('[id]')].map(e => e.id).filter(id => !id.startsWith('MJX'))")
+    assert len(ids) == len(set(ids)), {name for name in ids if ids.count(name) > 1}
+    fetched = any("tex-mml-chtml" in request for request in page.requests)
+    assert fetched == bool(page.run("document.querySelectorAll('.math').length"))
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_slider_moves_its_picture(name: str, page: Page, address: str) -> None:
     page.open(f"{address}/{name}.html")

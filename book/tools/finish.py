@@ -7,10 +7,13 @@
 - Buttons of the table of contents have names; a table's empty corner is no heading.
 - The theme listens to the first buttons for menu and contents that it finds; those of its header, which this book
   does not show, go, so that it finds the ones above the article. (Their names show without a script, too.)
+- Pages without a formula do not fetch MathJax, and ids that stand several times on a page are counted.
+- The address of the book alone is a page, too: whoever shares it shows the title picture. So is what is not there.
 """
 
 import pathlib
 import re
+from collections import Counter
 from urllib.parse import unquote
 
 import imagesize
@@ -37,6 +40,20 @@ VAIN = re.compile(
 DUMB = re.compile(r"<summary>(?=<span class=\"toctree-toggle\")")
 
 UNSEEN = re.compile(r'<button class="pst-navbar-icon sidebar-toggle [^>]*>.*?</button>', re.DOTALL)
+MATHJAX = re.compile(r"<script>window\.MathJax =[^<]*</script>|<script [^>]*tex-mml-chtml[^>]*></script>")
+TWICE = re.compile(r'(?<= id=")(?:exercise|solution|proof)-content(?=")')
+LEADING = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    {head}
+  </head>
+  <body>
+    {body}
+  </body>
+</html>
+"""
 TOLD = re.compile(r'(<button class="sidebar-toggle [^>]*) data-bs-placement="bottom" data-bs-toggle="tooltip">')
 
 
@@ -57,8 +74,42 @@ def finish(page: str, folder: pathlib.Path) -> str:
         raise ExtensionError("The theme does not set its colors where it used to: see book/tools/finish.py.")
     page = page.replace(THEMES, THEMES.removesuffix("\n  </script>") + SCHEME)
     page = re.sub(r"<img\s[^>]*>", sized, TOLD.sub(r"\1>", UNSEEN.sub("", VAIN.sub("", page))))
+    if 'class="math' not in page:
+        page = MATHJAX.sub("", page)
+    seen: Counter[str] = Counter()
+
+    def counted(found: re.Match[str]) -> str:
+        seen[found[0]] += 1
+        return f"{found[0]}-{seen[found[0]]}"
+
+    page = TWICE.sub(counted, re.sub(r"(?<=<title>)(.*?) &#8212; \1(?=</title>)", r"\1", page))
     page = re.sub(r'<th class="([^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
     return DUMB.sub('<summary aria-label="its parts">', page)
+
+
+def leading(app: Sphinx) -> dict[str, str]:
+    """The pages that lead into the book, by name."""
+    out, start = pathlib.Path(app.outdir), f"{app.config.root_doc}.html"
+    first = (out / start).read_text(encoding="utf-8")
+    about = re.findall(r"<title>.*?</title>|<meta (?:property=\"og:|name=\"description)[^>]*>", first, re.DOTALL)
+    site = app.config.ogp_site_url
+    index = [
+        *about,
+        f'<link rel="canonical" href="{site}{start}">',
+        f'<meta http-equiv="refresh" content="0; url={start}">',
+    ]
+    ways = {"Start": start, "Playground": "book/playground.html", "Search": "search.html"}
+    links = " · ".join(f'<a href="{site}{page}">{words}</a>' for words, page in ways.items())
+    style = (
+        "<style>body { font: 1.1rem/1.6 sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }</style>"
+    )
+    lost = "<h1>This page is not there</h1><p>Not even as noise. It may have moved:</p>"
+    return {
+        "index.html": LEADING.format(
+            head="\n    ".join(index), body=f'<p><a href="{start}">{app.config.html_title}</a></p>'
+        ),
+        "404.html": LEADING.format(head=f"<title>Not found</title>{style}", body=f"{lost}<p>{links}</p>"),
+    }
 
 
 def finish_all(app: Sphinx, error: Exception | None) -> None:
@@ -68,6 +119,8 @@ def finish_all(app: Sphinx, error: Exception | None) -> None:
     for path in pathlib.Path(app.outdir).rglob("*.html"):
         page = path.read_text(encoding="utf-8")
         path.write_text(finish(page, path.parent), encoding="utf-8")
+    for name, page in leading(app).items():
+        pathlib.Path(app.outdir, name).write_text(page, encoding="utf-8")
     for path in pathlib.Path(app.outdir, "_static").rglob("*.*"):
         if path.suffix in (".map", ".ttf") or path.name == "fontawesome.js":
             path.unlink()
