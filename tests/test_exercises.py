@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from minidiff import learn
+from minidiff.common import seeded
 
 
 @pytest.fixture
@@ -136,3 +138,26 @@ def test_answers_of_chapter_3_may_be_rounded_and_of_any_kind() -> None:
             return kind(alpha_s * x0_hat + sigma_s * (x_t - alpha_t * x0_hat) / sigma_t)
 
         assert learn.verdict("3.2", ddim)[0]
+
+
+def test_answers_of_chapter_4_may_be_rounded_and_exchanged_shapes_are_no_exchanged_colors() -> None:
+    def answer(part):
+        def losses(shapes, pairs, x0):
+            def told(s):
+                a, b = s.first, s.second
+                return replace(
+                    s, first=replace(a, **{part: getattr(b, part)}), second=replace(b, **{part: getattr(a, part)})
+                )
+
+            t, found = torch.full((len(x0),), 0.8), []
+            for scenes in (pairs, [told(s) for s in pairs]):
+                cond = shapes.condition([s.caption() for s in scenes])
+                found.append(shapes.denoiser.loss(x0, cond, seeded(5), t).mean().item())
+            return found[1] / found[0]
+
+        return losses
+
+    assert learn.verdict("4.2", answer("color"))[0] and learn.verdict("4.2", answer("shape"))[0] is False
+    assert learn.verdict("4.1", torch.tensor([[2.0, 1.0, -torch.inf]]).softmax(dim=1))[0]
+    assert learn.verdict("4.3", lambda c, n, w, t, i: (n + (w if i[0] <= t <= i[1] else 1) * (c - n)).float())[0]
+    assert learn.verdict("4.4", 1e-8)[0] and "nothing is 0" in learn.verdict("4.4", "nothing")[1]
