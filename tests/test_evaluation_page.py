@@ -55,7 +55,14 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
     steps = evaluation.load("steps")
     fewer, pairs = steps["rows"]["few minus many"], steps["pictures"] * steps["settings"]["repeats"]
     assert fewer["style"]["low"] > -0.02 and fewer["style"]["high"] < 0.02
+    told = evaluation.load("told")["rows"]
+    nearer, both = told["prior minus sentence"]["similarity"], told["words and prior minus words"]["base_100"]
+    most = told["words and picture minus words"]
+    assert both["low"] < 0 < both["high"] and most["base_100"]["low"] > 0
     for said in (
+        f"nearer to the true pictures, by {evaluation.estimate(nearer)}".replace("\N{NO-BREAK SPACE}", " "),
+        f"{both['mean']:.2f} more right, but the interval includes zero",
+        f"{most['base_100']['mean']:.2f} more right, and {most['similarity']['mean']:.2f} more similar",
         f"to the classifier (their similarity is {fewer['alike']['mean']:.2f})",
         f"they lose {-100 * fewer['base_100']['mean']:.1f} in a hundred on these {pairs:,} pairs",
         f"too, only {round(100 * trained['base_100']['mean'])} in a hundred are recognized",
