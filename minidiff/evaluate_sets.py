@@ -72,13 +72,7 @@ def trained_pairs(emoji: EmojiSet, size: int, seed: int) -> tuple[list[Pair], li
 
 
 def trained_distances(
-    generate: Generate,
-    judge: Judge,
-    real: Tensor,
-    reference: Tensor,
-    pictures: Tensor,
-    settings: Settings,
-    seed: int,
+    generate: Generate, judge: Judge, real: Tensor, reference: Tensor, pictures: Tensor, settings: Settings, seed: int
 ) -> dict[str, Any]:
     """Prompts of training pictures against training pictures of other bases: how real many look together."""
     n = len(real)

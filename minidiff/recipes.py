@@ -12,16 +12,7 @@ from torch import Tensor, nn
 from minidiff import checkpoints
 from minidiff.checkpoints import fingerprint
 from minidiff.clip import CaptionTable
-from minidiff.common import (
-    Condition,
-    TextEmbedding,
-    check_choice,
-    check_number,
-    randn,
-    seeded,
-    seeds_from,
-    shortened,
-)
+from minidiff.common import Condition, TextEmbedding, check_choice, check_number, randn, seeded, seeds_from, shortened
 from minidiff.data.emoji import load_emoji
 from minidiff.pipeline import TextToImage, to_images
 from minidiff.prior import Prior, PriorPairs, Regression, evaluate_prior
