@@ -146,6 +146,14 @@ class Denoiser(Protocol):
         ...
 
 
+def ask(denoiser: Denoiser, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
+    """What a denoiser answers, see `Denoiser`; ValueError if that is no pair of x0 and eps."""
+    answer = denoiser(x_t, t, cond)  # type: ignore[arg-type]
+    if not isinstance(answer, tuple) or len(answer) != 2:  # a tensor of two samples would unpack, wrongly
+        raise ValueError(f"`denoiser` must return Prediction(x0, eps); got {type(answer).__name__}.")
+    return Prediction(*answer)
+
+
 def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     """One time per sample: a number or a tensor of shape () or (B,) becomes (B,), on x's device.
 

@@ -6,6 +6,8 @@ answered, `interpret` turns its answer into a `Prediction`; nothing else in mini
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ from minidiff.common import (
 from minidiff.schedules import check_schedule, forward_jump
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
+READ_BY = {"text": ("context_dim", "pooled_dim"), "image": ("image_dim",), "label": ("labels",)}
 
 
 def target(parameterization: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -123,8 +126,10 @@ class NetDenoiser(nn.Module):
     ) -> Tensor:
         """The squared error of the network at a random time, averaged over each sample: (B,).
 
-        Draw t and eps, jump to x_t, compare the output with `target`. Give t (B,) to choose the times.
+        Draw t and eps, jump to x_t, compare the output with `target`. Give t (B,) to choose the times. Raises
+        ValueError for a condition that the network does not read.
         """
+        check_read(self, cond)
         if t is None:
             t = self.draw_times(len(x0), generator, x0.device)
         eps = randn(x0.shape, generator, x0.device)
@@ -163,6 +168,29 @@ class NetDenoiser(nn.Module):
             "flow": (sigma / (alpha + sigma)) ** 2,
         }[self.parameterization]
         return (snr.clamp(max=5) * factor).flatten().float()
+
+
+def check_read(denoiser: Any, cond: Condition | None) -> None:
+    """Raise ValueError for a part of the condition that the network does not read, unless it is dropped, all zero."""
+    for part, sizes in READ_BY.items():
+        said = getattr(cond, part, None)
+        said = getattr(said, "pooled", said)  # of a text
+        if said is not None and not reads(denoiser, *sizes) and bool(said.any()):
+            raise ValueError(
+                f"`cond` must hold only what the network reads, and that is no {part}: leave `{part}` out, or make "
+                f"the network with `{'` or `'.join(sizes)}`."
+            )
+
+
+def check_encoder(denoiser: nn.Module, encoder: Any) -> None:
+    """Raise ValueError unless the network reads text, and in the sizes of this encoder, as far as it says."""
+    if not reads(denoiser, "context_dim", "pooled_dim"):
+        raise ValueError("`encoder` must be left out for a network that reads no text: see `context_dim`.")
+    config = getattr(getattr(denoiser, "net", None), "config", None)
+    for size, name in (("context_dim", "dim"), ("pooled_dim", "pooled_dim")):
+        wanted, given = getattr(config, size, None), getattr(encoder, name, None)
+        if wanted and given and wanted != given:
+            raise ValueError(f"`encoder` must have {name} {wanted}, the network's `{size}`; got one with {given}.")
 
 
 def reads(denoiser: nn.Module, *sizes: str) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, Denoiser, Generators, alpha_sigma, as_times, check_number, randn
+from minidiff.common import Condition, Denoiser, Generators, alpha_sigma, as_times, ask, check_number, randn
+from minidiff.denoisers import check_read
 from minidiff.schedules import posterior
 
 
@@ -45,18 +46,24 @@ def sample(
 ) -> Iterator[Tensor]:
     """Walk x (B, ...) along `times` and yield every state on the way; the last one is the sample.
 
-    times: N + 1 strictly decreasing numbers, see `time_grid`; N states are yielded after the initial x.
+    times: N + 1 strictly decreasing numbers in [0, 1], see `time_grid`; N states are yielded after the initial x.
     generator: one, or one per sample: then a sample does not depend on the batch it is drawn in. Raises ValueError
-    for other times, a denoiser without schedule, and a step that does not return (x_s, memory).
+    for other times, a denoiser without schedule, a condition that it does not read, and a step that does not return
+    (x_s, memory).
     """
-    if times.dim() != 1 or len(times) < 2 or not bool((times[1:] < times[:-1]).all()):
-        raise ValueError("`times` must be two or more strictly decreasing numbers; see `time_grid`.")
+    if not callable(step):
+        raise ValueError(f"`step` must be a function, as `ddim_step`; got {step!r:.80}: the names' are in `STEPS`.")
+    falling = times.dim() == 1 and len(times) > 1 and bool((times[1:] < times[:-1]).all())
+    if not falling or times[0] > 1 + 1e-4 or times[-1] < -1e-4:  # rounding aside
+        got = f"{times.tolist()!r:.60}"
+        raise ValueError(f"`times` must be strictly decreasing, two or more, in [0, 1]; got {got}: see `time_grid`.")
     if not hasattr(denoiser, "schedule"):
         raise ValueError(
             f"`denoiser` must have a schedule, as a NetDenoiser; got {type(denoiser).__name__}: the step comes first."
         )
     if times.is_floating_point():  # moved once: at each step, a GPU would be waited for
         times = times.to(x.device, torch.float32)
+    check_read(getattr(denoiser, "denoiser", denoiser), cond)  # of a guided one, what it guides
     memory = None
     for t, s in pairwise(times):
         with torch.no_grad():
@@ -91,7 +98,7 @@ def ddpm_step(
     """
     check_number("data_variance", data_variance, 0, 1e12)
     t, s = as_times(t, x_t), as_times(s, x_t)
-    mean, std = posterior(denoiser.schedule, denoiser(x_t, t, cond).x0, x_t, t, s, data_variance)
+    mean, std = posterior(denoiser.schedule, ask(denoiser, x_t, t, cond).x0, x_t, t, s, data_variance)
     return mean + std * randn(x_t.shape, generator, x_t.device).to(x_t.dtype), None
 
 
@@ -113,7 +120,7 @@ def ddim_step(
     """
     check_number("eta", eta, 0, 1)
     t, s = as_times(t, x_t), as_times(s, x_t)
-    x0, eps = denoiser(x_t, t, cond)
+    x0, eps = ask(denoiser, x_t, t, cond)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
     if eta == 0:
         return alpha_s * x0 + sigma_s * eps, None
@@ -144,11 +151,11 @@ def heun_step(
     t, s = as_times(t, x_t), as_times(s, x_t)
     alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
-    here = denoiser(x_t, t, cond)
+    here = ask(denoiser, x_t, t, cond)
     euler = alpha_s * here.x0 + sigma_s * here.eps
     if not bool((sigma_s > 0).all()):
         return euler, None
-    there = denoiser(euler, s, cond)
+    there = ask(denoiser, euler, s, cond)
     x0, eps = (here.x0 + there.x0) / 2, (here.eps + there.eps) / 2
     return x_t + (alpha_s - alpha_t) * x0 + (sigma_s - sigma_t) * eps, None
 
@@ -177,7 +184,7 @@ def dpmpp_2m_step(
     t, s = as_times(t, x_t), as_times(s, x_t)
     alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
-    x0 = denoiser(x_t, t, cond).x0
+    x0 = ask(denoiser, x_t, t, cond).x0
     lambda_t, lambda_s = alpha_t.log() - sigma_t.log(), alpha_s.log() - sigma_s.log()
     blend = x0
     if memory is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ class MLP(nn.Module):
         check_int("dim", dim, 1, 10_000)
         check_int("width", width, 1, 10_000)
         check_int("depth", depth, 1, 100)
+        self.config = SimpleNamespace(labels=labels, context_dim=None, pooled_dim=pooled_dim, image_dim=None)
         self.time = TimeEmbedding(width)
         self.label = nn.Embedding(labels + 1, width) if labels else None
         self.pooled = nn.Linear(pooled_dim, width, bias=False) if pooled_dim else None  # zero says nothing
