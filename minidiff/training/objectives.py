@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_number
-from minidiff.denoisers import reads
+from minidiff.denoisers import check_encoder, reads
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Denoising(nn.Module):
     replaced by 0, drawn on its own; 0.1, say, if it shall draw without a label or be guided, which both ask label 0.
 
     `forward` returns one loss per sample, (B,), and raises ValueError for a batch that holds something else. `task`
-    says what is learned; a run does not go on from the checkpoint of another one.
+    says what is learned; a run does not go on from the checkpoint of another one, and warns of other `details`.
     """
 
     def __init__(self, denoiser: nn.Module, drop: ConditionDropout | None = None, label_drop: float = 0.0) -> None:
@@ -67,6 +67,20 @@ class Denoising(nn.Module):
         kind, schedule = (getattr(self.denoiser, name, None) for name in ("parameterization", "schedule"))
         begun = f", begun with {self.start}" if self.start else ""
         return f"{kind} under {type(schedule).__name__}{begun}"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """How it is learned: the weights of errors and times, what is dropped, and the schedule at three times."""
+        t, schedule = torch.tensor([0.25, 0.5, 0.75]), getattr(self.denoiser, "schedule", None)
+        parts = (
+            [] if schedule is None else [torch.as_tensor(f(t)).expand(3) for f in (schedule.alpha, schedule.sigma)]
+        )
+        names = ("weighting", "time_sampling", "time_shape")
+        return {name: getattr(self.denoiser, name, None) for name in names} | {
+            "drop": str(self.drop),
+            "label_drop": self.label_drop,
+            "schedule": [[round(value, 4) for value in part.tolist()] for part in parts],
+        }
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""
@@ -101,8 +115,7 @@ class JointDenoising(Denoising):
     """
 
     def __init__(self, denoiser: nn.Module, encoder: nn.Module, drop: ConditionDropout) -> None:
-        if not reads(denoiser, "context_dim", "pooled_dim"):
-            raise ValueError("`denoiser` must read text: make its UNet with `context_dim` or `pooled_dim`.")
+        check_encoder(denoiser, encoder)
         super().__init__(denoiser, drop)
         if not (hasattr(encoder, "tokenize") and hasattr(encoder, "encode_ids")):
             raise ValueError(

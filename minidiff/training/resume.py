@@ -101,13 +101,15 @@ def _fill(into: dict[str, Tensor], found: dict[str, Tensor], what: str) -> None:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The run's settings as JSON keeps them, with what its objective says that it learns."""
-    return json.loads(json.dumps(asdict(run.config))) | {"task": getattr(run.objective, "task", "")}
+    """The run's settings as JSON keeps them, with what its objective says that it learns, and how."""
+    told = {"task": getattr(run.objective, "task", "")} | getattr(run.objective, "details", {})
+    return json.loads(json.dumps(asdict(run.config) | told))
 
 
 def _compare_configs(run: Run, found: Checkpoint) -> None:
     mine = _settings(run)
-    before = {"task": mine["task"], **found.config}  # earlier checkpoints do not say what was learned
+    # Earlier checkpoints do not say what was learned.
+    before = {name: value for name, value in mine.items() if not hasattr(run.config, name)} | found.config
     changed = {name: before.get(name) for name in mine if mine[name] != before.get(name)}
     for name in _FIXED:
         if name in changed:
