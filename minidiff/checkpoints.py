@@ -179,7 +179,10 @@ def build_denoiser(config: dict[str, Any]) -> NetDenoiser:
 
 
 def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> None:
-    """Write a denoiser that needs no text encoder; `more` goes into config.json."""
+    """Write a denoiser without its text encoder, if it has one; `more` goes into config.json.
+
+    One that reads text is drawn from by `TextToImage(load_denoiser(folder), encoder)`, with the encoder it had.
+    """
     config = {"kind": "denoiser", "denoiser": describe_denoiser(denoiser), **more}
     save_model(folder, config, {f"net.{k}": v for k, v in denoiser.net.state_dict().items()})
 

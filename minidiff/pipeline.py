@@ -25,7 +25,7 @@ from minidiff.common import (
     seeds_from,
     shortened,
 )
-from minidiff.denoisers import NetDenoiser, reads
+from minidiff.denoisers import READ_BY, NetDenoiser, check_encoder
 from minidiff.guidance import Guided
 from minidiff.images import from_image, to_images
 from minidiff.samplers import STEPS, Step, sample
@@ -45,6 +45,8 @@ class TextToImage(ModelHubMixin):
 
     `from_pretrained(name)` takes a bundled name ("emoji-64"), a folder, or an id on the Hugging Face hub;
     `save_pretrained` and `push_to_hub` write one. encoder None makes a model without words, drawn from by style.
+    styles: names; of a model without words those of its labels 1, 2, ..., of another one words for its prompts. card:
+    facts for card.json. Raises ValueError for parts that do not fit each other.
     """
 
     def __init__(
@@ -58,14 +60,17 @@ class TextToImage(ModelHubMixin):
         if isinstance(encoder, torch.nn.Module):
             encoder.eval()
         self.styles, self.card = tuple(styles), card or {}
-        shape: Any = getattr(denoiser.net, "config", None)
+        net = getattr(denoiser, "net", denoiser)
+        shape: Any = getattr(net, "config", None)
         if not hasattr(shape, "size") or getattr(shape, "channels", 3) != 3:
             raise ValueError(
                 "`denoiser` must hold a UNet for 3 channels, or a network that says their side as config.size; "
-                f"got {type(denoiser.net).__name__}: draw from another one with `minidiff.samplers.sample`."
+                f"got {type(net).__name__}: draw from another one with `minidiff.samplers.sample`."
             )
-        if encoder is not None and not reads(denoiser, "context_dim", "pooled_dim"):
-            raise ValueError("`encoder` must be left out for a network that reads no text: see `context_dim`.")
+        if encoder is not None:
+            check_encoder(denoiser, encoder)
+        elif len(self.styles) > (most := getattr(shape, "labels", len(self.styles))):
+            raise ValueError(f"`styles` must be at most as many as the network's labels, {most}; got {len(styles)}.")
         self.size = int(shape.size)
 
     def to(self, device: str | torch.device | None) -> TextToImage:
@@ -91,7 +96,7 @@ class TextToImage(ModelHubMixin):
         guidance: float = 4.0,
         negative: str | None = None,
         seed: int = 0,
-        sampler: str = "dpmpp_2m",
+        sampler: str | Step = "dpmpp_2m",
         rescale: float = 0.0,
         interval: tuple[float, float] = (0.0, 1.0),
         shift: float | None = None,
@@ -101,12 +106,12 @@ class TextToImage(ModelHubMixin):
     ) -> list[Image]:
         """Draw one picture per prompt; under `torch.autocast` in bfloat16, where the device has it, faster.
 
-        style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000, of the sampler.
-        guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. seed: picture i is drawn with
-        `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`. shift: see
-        `time_grid`. image: start from this picture, noised to time `strength` (0.01 to 1), in place of pure noise.
-        callback: called after each step as callback(i, x) with x (B, 3, H, W); it may return True to stop there.
-        Raises ValueError for anything out of range.
+        style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000, of the sampler, a name in `STEPS`
+        or a step of your own. guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. seed:
+        picture i is drawn with `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`.
+        shift: see `time_grid`. image: start from this picture, noised to time `strength` (0.01 to 1). callback: after
+        each step called as callback(i, x) with x (B, 3, H, W); it may return True to stop there. Raises ValueError
+        for anything out of range.
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         prompts = self.check_prompts(prompts)
@@ -139,7 +144,7 @@ class TextToImage(ModelHubMixin):
         guidance: float = 4.0,
         null: Condition | None = None,
         seeds: Sequence[int],
-        sampler: str = "dpmpp_2m",
+        sampler: str | Step = "dpmpp_2m",
         rescale: float = 0.0,
         interval: tuple[float, float] = (0.0, 1.0),
         shift: float | None = None,
@@ -160,9 +165,10 @@ class TextToImage(ModelHubMixin):
         x = randn((count, 3, self.size, self.size), generators, self.device)
         first = noise_end(self.denoiser.schedule) * (1.0 if start is None else strength)
         known = torch.zeros_like(x) if start is None else start.to(self.device).expand_as(x)
+        step = sampler if callable(sampler) else STEPS[sampler]
         x = forward_jump(self.denoiser.schedule, known, torch.full((count,), first, device=self.device), x)
         times = time_grid(self.denoiser.schedule, steps, start=first, shift=shift)
-        states = sample(around(STEPS[sampler]), denoiser, x, times, cond and cond.expand(count), generators)
+        states = sample(around(step), denoiser, x, times, cond and cond.expand(count), generators)
         for i, x in enumerate(states):
             if callback is not None and callback(i, x) is True:
                 break
@@ -216,10 +222,10 @@ class TextToImage(ModelHubMixin):
             if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # halves of a pair: no text, but bytes
                 raise ValueError(f"`{name}` must be text that UTF-8 can write; got {prompt!r:.80}.")
             if self.encoder is None and prompt.strip():
-                raise ValueError(
-                    f"`{name}` must be empty for this model, which was trained without text; got {prompt!r:.80}: "
-                    "choose a style, or a model with text such as emoji-64."
-                )
+                why, way = "was trained without text", "choose a style, or a model with text such as emoji-64"
+                if any(getattr(self.denoiser.net.config, size, None) for size in READ_BY["text"]):
+                    why, way = "came without its encoder", "make it by TextToImage(load_denoiser(folder), encoder)"
+                raise ValueError(f"`{name}` must be empty for this model, which {why}; got {prompt!r:.80}: {way}.")
         return list(prompts)
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -279,11 +285,12 @@ class TextToImage(ModelHubMixin):
 
 
 def check_settings(
-    *, steps: int = 12, guidance: float = 4.0, sampler: str = "dpmpp_2m", rescale: float = 0.0, strength: float = 0.6
+    *, steps: int = 12, guidance: float = 4.0, sampler: Any = "dpmpp_2m", rescale: float = 0.0, strength: float = 0.6
 ) -> None:
     """Raise ValueError for a setting that no model can be drawn from with, before one is loaded or run."""
     check_int("steps", steps, 1, 1000)
     check_number("guidance", guidance, 0, 100)
-    check_choice("sampler", sampler, STEPS)
+    if not callable(sampler):
+        check_choice("sampler", sampler, STEPS)
     check_number("rescale", rescale, 0, 1)
     check_number("strength", strength, 0.01, 1.0)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import TextEmbedding, check_choice
+from minidiff.common import TextEmbedding, check_choice, check_int, pick_device
 
 PAD, BOS, EOS = 0, 1, 3  # token 2 is <unk>; CLIP's code in transformers treats an end token of 2 specially
 
@@ -32,6 +32,13 @@ class TextEncoder(Protocol):
     def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode B prompts; shorter ones are padded, and the mask says where."""
         ...
+
+
+def as_list(prompts: Sequence[str]) -> list[str]:
+    """Prompts as a list; raises ValueError for a single string, whose letters would be taken for prompts."""
+    if isinstance(prompts, str):
+        raise ValueError(f"`prompts` must be a list of strings; got one string {prompts[:80]!r}: write [prompt].")
+    return list(prompts)
 
 
 def unit_rms(x: Tensor) -> Tensor:
@@ -102,7 +109,7 @@ class MiniClip(nn.Module):
         most = self.config.context - 2
         rows = [
             [BOS, *encoding.ids[:most], EOS]
-            for encoding in self.tokenizer.encode_batch(list(prompts), add_special_tokens=False)
+            for encoding in self.tokenizer.encode_batch(as_list(prompts), add_special_tokens=False)
         ]
         length = length or max(map(len, rows))
         ids = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
@@ -150,14 +157,16 @@ class MiniClip(nn.Module):
 class HubTextEncoder:
     """Any text encoder of `transformers`, by hub name or folder: CLIP, T5, or a sentence encoder (BERT family).
 
-    CLIP's pooled vector is its projected text embedding; the others' is the mean of their token states. Loaded when
-    first used. max_length: tokens kept of a prompt. Raises ValueError where nothing of that name can be loaded.
+    CLIP's pooled vector is its projected text embedding; the others' is the mean of their token states. max_length:
+    tokens kept of a prompt, 3 to 100,000. Raises ValueError where nothing of that name can be loaded.
     """
 
     def __init__(self, name: str, *, max_length: int = 77, device: str | torch.device = "cpu"):
         from transformers import AutoConfig, AutoTokenizer, CLIPTextModelWithProjection, T5EncoderModel
         from transformers import AutoModel as Auto
 
+        check_int("max_length", max_length, 3, 100_000)
+        device = pick_device(device)
         try:
             config = AutoConfig.from_pretrained(name)
             self.tokenizer = AutoTokenizer.from_pretrained(name)
@@ -186,7 +195,7 @@ class HubTextEncoder:
     def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode prompts: tokens (B, L, dim), mask (B, L), pooled (B, pooled_dim)."""
         batch = self.tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+            as_list(prompts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         ).to(self.model.device)
         out, mask = self.model(**batch), batch["attention_mask"].bool()
         tokens = out.last_hidden_state * mask[..., None]
@@ -256,8 +265,7 @@ def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> 
     Words are taken in lower case, without punctuation; the empty prompt has none. Raises ValueError for a word that
     has no place, with the nearest one that has, for more than `length` words, and for anything but a list of strings.
     """
-    if isinstance(prompts, str):
-        raise ValueError(f"`prompts` must be a list of strings; got one string {prompts[:80]!r}: write [prompt].")
+    prompts = as_list(prompts)
     ids = torch.zeros(len(prompts), length, dtype=torch.long)
     for row, prompt in zip(ids, prompts, strict=True):
         words = _words(prompt)

@@ -207,7 +207,7 @@ def test_a_training_on_what_the_network_cannot_read_is_refused():
     deaf = NetDenoiser(UNet(nothing), RectifiedFlow())
     with pytest.raises(ValueError, match="`label_drop` must be 0 for a network without labels"):
         Denoising(deaf, label_drop=0.1)
-    with pytest.raises(ValueError, match="`denoiser` must read text: make its UNet with `context_dim`"):
+    with pytest.raises(ValueError, match="a network that reads no text: see `context_dim`"):
         JointDenoising(deaf, WordEncoder.of(["a cat"], dim=12, heads=2), ConditionDropout())
     assert deaf(X, T, everything()).x0.shape == X.shape  # as the weak model of guidance, say
 
