@@ -101,11 +101,13 @@ def understanding(name: str | Path) -> Iterator[None]:
         what = (
             f"has no {error}"
             if isinstance(error, KeyError)
-            else f"has an unknown or wrong value: {' '.join(str(error).split())}"
+            else f"has an unknown or wrong value: {' '.join(str(error).split()).rstrip('.')}"
         )
+        way = "update minidiff, or fetch the model again"
+        if "`schedule`" in what:
+            way = 'one of your own is registered first, as before saving: minidiff.schedules.SCHEDULES["name"] = ...'
         raise CheckpointError(
-            f"`checkpoint` {name} is not for this minidiff, as its configuration {what}; update minidiff, or fetch "
-            "the model again."
+            f"`checkpoint` {name} is not for this minidiff, as its configuration {what}; {way}."
         ) from error
 
 
@@ -127,9 +129,10 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], name: str | Path
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a module's weights, rounded to half precision as they are stored: whose work depends on them."""
+    """SHA-256 of a module's weights, rounded to half precision as they are stored; what LoRA adds does not count."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    own = {k.replace(".base_layer", ""): v for k, v in module.state_dict().items() if ".lora_" not in k}
+    for name, value in sorted(own.items()):
         digest.update(name.encode() + value.detach().cpu().half().numpy().tobytes())
     return digest.hexdigest()
 

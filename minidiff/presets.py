@@ -239,7 +239,8 @@ def run(
     if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
         raise ValueError(f"`clip` must be left out for {name}: only emoji models and recipes use one; got {clip!r}.")
     if start is not None and not (name.startswith(("emoji", "shapes")) or name == "teaching"):
-        raise ValueError(f"`start` must be left out for {name}: only models that draw begin with one; got {start!r}.")
+        why = "what it fine-tunes is its `clip`" if "midjourney" in name else "only models that draw begin with one"
+        raise ValueError(f"`start` must be left out for {name}: {why}; got {start!r}.")
     config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
     where, folder = pick_device(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU

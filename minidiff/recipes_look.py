@@ -20,6 +20,7 @@ from minidiff.common import Condition, check_number, randn, seeded
 from minidiff.data.captions import training_captions
 from minidiff.data.emoji import EmojiRecord, EmojiSet, load_emoji, to_float
 from minidiff.pipeline import TextToImage
+from minidiff.text import MiniClip
 from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.objectives import ConditionDropout, Denoising
 from minidiff.training.sources import shuffled
@@ -103,6 +104,8 @@ def build_look(full: bool) -> Any:
 
     def build(device: torch.device, base: str | None) -> tuple[nn.Module, Any, Any]:
         pipe = TextToImage.from_pretrained(base or "emoji-64").to(device)
+        if not isinstance(pipe.encoder, MiniClip):
+            raise ValueError(f"`clip` must be a model that draws and has a mini-CLIP, as emoji-64; {base} is none.")
         net, before = pipe.denoiser.net, fingerprint(pipe.denoiser.net)
         if full:
             net.requires_grad_(True)
@@ -114,7 +117,7 @@ def build_look(full: bool) -> Any:
             if full:
                 TextToImage(objective.denoiser, pipe.encoder, pipe.styles).save_pretrained(folder)
             else:
-                save_lora(folder, objective.denoiser.net, before)
+                save_lora(folder, objective.denoiser.net)
             return {"pictures": len(source.records), "base": before}
 
         source = Collection(load_emoji(), pipe.encoder, pipe.size, device)
@@ -140,13 +143,13 @@ def add_lora(net: nn.Module) -> None:
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers), net)
 
 
-def save_lora(folder: str | Path, net: nn.Module, base: str) -> None:
-    """Write what `add_lora` gave a network, for `with_lora`; base: the `fingerprint` of the network before."""
+def save_lora(folder: str | Path, net: nn.Module) -> None:
+    """Write what `add_lora` gave a network, for `with_lora`, with the `fingerprint` of the network before."""
     if not hasattr(net, "peft_config"):
         raise ValueError("`net` must be a network that was given to `add_lora`; this one has no LoRA.")
     from peft import get_peft_model_state_dict
 
-    config = {"kind": "lora", "scale": 1.0, "base": base}
+    config = {"kind": "lora", "scale": 1.0, "base": fingerprint(net)}
     checkpoints.save_model(folder, config, get_peft_model_state_dict(net))
 
 

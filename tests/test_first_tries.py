@@ -12,7 +12,6 @@ from small_models import BY_STYLE, NET, small_clip, small_net, small_pipe, style
 from torch import nn
 
 from minidiff import checkpoints
-from minidiff.checkpoints import fingerprint
 from minidiff.common import check_choice, randn, seeded
 from minidiff.data.emoji import to_float, to_uint8
 from minidiff.data.folder import CaptionedPictures
@@ -181,7 +180,7 @@ def test_lora_on_a_model_of_ones_own_is_trained_kept_and_drawn_with(tmp_path: An
     pytest.importorskip("peft")
     pipe, base = small_pipe(), small_pipe()
     with pytest.raises(ValueError, match="`net` must be a network that was given to `add_lora`"):
-        save_lora(tmp_path / "none", base.denoiser.net, "")
+        save_lora(tmp_path / "none", base.denoiser.net)
     add_lora(pipe.denoiser.net)
     with pytest.raises(ValueError, match="`net` must be without LoRA"):
         add_lora(pipe.denoiser.net)
@@ -189,7 +188,7 @@ def test_lora_on_a_model_of_ones_own_is_trained_kept_and_drawn_with(tmp_path: An
     train(Denoising(pipe.denoiser), source, replace(CONFIG, learning_rate=0.1), device="cpu")
     with pytest.raises(ValueError, match="`denoiser` must be without LoRA to be saved: keep that with `save_lora`"):
         pipe.save_pretrained(tmp_path / "pipe")
-    save_lora(tmp_path / "lora", pipe.denoiser.net, fingerprint(base.denoiser.net))
+    save_lora(tmp_path / "lora", pipe.denoiser.net)
     tuned, x = with_lora(base, tmp_path / "lora"), randn((2, 3, 16, 16), seeded(1))
     plain, ours, theirs = (p.denoiser(x, 0.5).x0 for p in (base, pipe, tuned))
     assert (ours - theirs).abs().max() < 0.01 < 0.1 < (plain - ours).abs().max()  # kept in half precision
