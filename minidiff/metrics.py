@@ -139,10 +139,10 @@ def diversity(features: Tensor) -> float:
 def foreground(pictures: Tensor) -> Tensor:
     """What is drawn in pictures (B, 3, H, W), uint8 or in [-1, 1]: rows (B, 4 * 32 * 32) for `foreground_distance`.
 
-    First the ink 1 - x of the three colors, 0 on white, then a mask, 1 where a pixel is drawn. White is what is paler
-    than 245 of 255.
+    First the ink 1 - x of the three colors (one channel is gray), 0 on white, then a mask, 1 where a pixel is drawn.
+    White is what is paler than 245 of 255.
     """
-    x = nn.functional.adaptive_avg_pool2d(to_float(pictures).clamp(-1, 1), PIXEL_SIZE)
+    x = nn.functional.adaptive_avg_pool2d(to_float(pictures).clamp(-1, 1).expand(-1, 3, -1, -1), PIXEL_SIZE)
     drawn = (x < WHITE).any(dim=1, keepdim=True)  # (B, 1, 32, 32)
     return torch.cat([(1 - x) * drawn, drawn], dim=1).flatten(1)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from program import Run, program, sentence
-from small_models import small_pipe
+from small_models import small_pipe, styles_pipe
 
 from minidiff import __version__
 from minidiff.checkpoints import fingerprint
@@ -180,6 +180,9 @@ def test_a_training_that_was_stopped_says_where_it_goes_on(minidiff: Run, monkey
 
 def test_words_that_are_neither_emoji_nor_shapes_cannot_be_marked(minidiff: Run) -> None:
     pipe = small_pipe()
-    pipe.encoder = WordEncoder.of(["a house"], dim=12, heads=2)
+    pipe.encoder = WordEncoder.of(["a house"], dim=16, heads=2)
     pipe.save_pretrained("houses")
-    sentence(minidiff("evaluate", "houses"), 2, "`checkpoint` houses must know emoji, or all words for shapes")
+    TextToImage(styles_pipe().denoiser, None, ["cat", "dog"]).save_pretrained("animals")
+    for name in ("houses", "animals"):
+        wanted = f"`checkpoint` {name} must know emoji, or all words for shapes, .*`minidiff.metrics.nearest`"
+        sentence(minidiff("evaluate", name), 2, wanted)

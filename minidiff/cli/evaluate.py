@@ -43,6 +43,7 @@ def evaluate(
 
     from minidiff.checkpoints import fingerprint
     from minidiff.common import check_int, pick_device
+    from minidiff.data.emoji import STYLES
     from minidiff.data.scenes import VOCABULARY
     from minidiff.evaluate import Settings, evaluate_shapes, generate_with
     from minidiff.evaluate import evaluate as measure
@@ -61,11 +62,15 @@ def evaluate(
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
     shift = own_shift(pipe.denoiser.schedule)  # what a setting "shift": null stands for
     measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net), "shift": shift}
+    wanted = VOCABULARY if isinstance(pipe.encoder, WordEncoder) else STYLES if pipe.encoder is None else ()
+    if not {*wanted} <= {*pipe.styles, *getattr(pipe.encoder, "vocabulary", ())}:
+        raise ValueError(
+            f"`checkpoint` {checkpoint} must know emoji, or all words for shapes, to be marked: measure pictures of "
+            "your own by `minidiff.metrics.nearest` and `kernel_distance`."
+        )
     if isinstance(pipe.encoder, WordEncoder):
         if sweep:
             raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
-        if not set(pipe.encoder.vocabulary) >= set(VOCABULARY):
-            raise ValueError(f"`checkpoint` {checkpoint} must know emoji, or all words for shapes, to be marked.")
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
         marks = {f"all right, {split}": result[split]["model"]["all_interval"] for split in ("seen", "held_out")}
     else:

@@ -94,6 +94,8 @@ class FolderPictures(CaptionedPictures):
         if problems:
             shown = "; ".join(f"{name} {why}" for name, why in list(problems.items())[:8])
             more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+            if not any(table.values()):
+                more += " (captions.csv has columns file and caption; of classes in folders see from_torchvision)"
             raise ValueError(
                 f"`folder` {root} must hold usable pictures with captions only, but {shown}{more}: "
                 "repair or remove them."
@@ -174,7 +176,7 @@ def _rows(path: Path) -> list[tuple[str, Any]]:
             name = next((keys[column] for column in FILE_COLUMNS if column in keys), None)
             caption = next((keys[column] for column in CAPTION_COLUMNS if column in keys), None)
             if not isinstance(name, str) or caption is None:
-                raise ValueError("it has no file or no caption")
+                raise ValueError(f"its columns are {', '.join(keys)}")
             pairs.append((name.strip().replace("\\", "/").removeprefix("./"), caption))
     except (ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise ValueError(
