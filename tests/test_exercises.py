@@ -161,3 +161,13 @@ def test_answers_of_chapter_4_may_be_rounded_and_exchanged_shapes_are_no_exchang
     assert learn.verdict("4.1", torch.tensor([[2.0, 1.0, -torch.inf]]).softmax(dim=1))[0]
     assert learn.verdict("4.3", lambda c, n, w, t, i: (n + (w if i[0] <= t <= i[1] else 1) * (c - n)).float())[0]
     assert learn.verdict("4.4", 1e-8)[0] and "nothing is 0" in learn.verdict("4.4", "nothing")[1]
+
+
+def test_a_noised_embedding_may_be_made_in_place_or_in_single_precision() -> None:
+    def in_place(e, n, a):
+        return e.mul_((1 - a**2) ** 0.5).add_(n.mul_(a))
+
+    for answer in (in_place, lambda e, n, a: (1 - a**2) ** 0.5 * e.float() + a * n.float()):
+        assert learn.verdict("5.4", answer)[0]
+    right, said = learn.verdict("5.4", lambda e, n, a: (1 - a) * e + a * n)
+    assert right is False and "mean square" in said
