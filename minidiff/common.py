@@ -52,6 +52,13 @@ class Condition:
     image: Tensor | None = None
     label: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.text, str | list):
+            raise ValueError(f"`text` must be what an encoder says, encoder([prompt]); got {self.text!r:.80}.")
+        label: Any = self.label
+        if label is not None and (not isinstance(label, Tensor) or label.is_floating_point()):
+            raise ValueError(f"`label` must be a tensor of integers, as torch.tensor([1]); got {label!r:.80}.")
+
     def __len__(self) -> int:
         return next((len(leaf) for leaf in self._leaves()), 0)
 

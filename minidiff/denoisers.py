@@ -90,6 +90,8 @@ class NetDenoiser(nn.Module):
         clip: float | None = None,
     ):
         super().__init__()
+        if isinstance(net, type):
+            raise ValueError(f"`net` must be a network, not its class: write {net.__name__}(...).")
         self.net = net
         self.schedule = check_schedule(schedule)
         self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
@@ -104,6 +106,8 @@ class NetDenoiser(nn.Module):
 
         Without dropout, also while the network is trained: `loss` asks it in its own way.
         """
+        if isinstance(t, torch.Generator):  # train calls so what it trains
+            raise ValueError("`objective` must return a loss, which a denoiser does not: write Denoising(denoiser).")
         if sum(module.training for module in self.modules()) > self.training:  # more than this very module
             with modes_kept(self):
                 return self.eval().forward(x_t, t, cond)
@@ -176,10 +180,8 @@ def check_read(denoiser: Any, cond: Condition | None) -> None:
         said = getattr(cond, part, None)
         said = getattr(said, "pooled", said)  # of a text
         if said is not None and not reads(denoiser, *sizes) and bool(said.any()):
-            raise ValueError(
-                f"`cond` must hold only what the network reads, and that is no {part}: leave `{part}` out, or make "
-                f"the network with `{'` or `'.join(sizes)}`."
-            )
+            way = f"leave `{part}` out, or make the network with `{'` or `'.join(sizes)}`"
+            raise ValueError(f"`cond` must hold only what the network reads, and that is no {part}: {way}.")
 
 
 def check_encoder(denoiser: nn.Module, encoder: Any) -> None:

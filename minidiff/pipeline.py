@@ -113,7 +113,6 @@ class TextToImage(ModelHubMixin):
         each step called as callback(i, x) with x (B, 3, H, W); it may return True to stop there. Raises ValueError
         for anything out of range.
         """
-        check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
         prompts = self.check_prompts(prompts)
         cond = self.condition(prompts, style)
         null = self.condition(self.check_prompts(negative, "negative")) if negative else None
@@ -268,7 +267,7 @@ class TextToImage(ModelHubMixin):
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise ValueError(
                     f"`checkpoint` must be a bundled model ({', '.join(checkpoints.bundled())}), a folder, or one "
-                    f"that the hub gives us; got {str(name)!r}: {reason}"
+                    f"that the hub gives us; got {str(name)!r}, no folder here: {reason}"
                 ) from error
         config, tensors, folder = checkpoints.load_model(name)
         if config.get("kind") not in ("text-to-image", "denoiser"):

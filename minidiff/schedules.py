@@ -145,9 +145,14 @@ def make_schedule(name: str) -> Any:
 
 
 def check_schedule(schedule: Any) -> NoiseSchedule:
-    """Return what was given if it has alpha(t) and sigma(t); otherwise say what was expected."""
+    """Return what was given if it has alpha(t) and sigma(t), the one falling beside the other; else ValueError."""
     if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
         raise ValueError(f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}.")
+    t = torch.tensor([0.25, 0.75])
+    ratio = torch.as_tensor(schedule.alpha(t)) / torch.as_tensor(schedule.sigma(t))
+    if ratio.shape != t.shape or not torch.inf > ratio[0] > ratio[1]:
+        got = f"{ratio.tolist()!r:.40} at {t.tolist()}"
+        raise ValueError(f"`schedule` must give (B,) numbers at times (B,), alpha / sigma falling; got {got}.")
     return schedule
 
 

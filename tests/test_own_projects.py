@@ -9,20 +9,24 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from small_models import BY_STYLE, NET, small_clip, small_net, small_pipe
 from torch import Tensor
 
 from minidiff.checkpoints import load_denoiser, save_denoiser
 from minidiff.common import Condition, TextEmbedding, randn, seeded
+from minidiff.data.folder import FolderPictures
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
+from minidiff.metrics import nearest
 from minidiff.nets import MLP
 from minidiff.pipeline import TextToImage
+from minidiff.presets import run
 from minidiff.samplers import STEPS, ddim_step, sample
-from minidiff.schedules import CosineSchedule, RectifiedFlow, time_grid
+from minidiff.schedules import SCHEDULES, CosineSchedule, RectifiedFlow, time_grid
 from minidiff.text import HubTextEncoder, WordEncoder
 from minidiff.training import ConditionDropout, Denoising, JointDenoising, TensorSource, TrainConfig, train
-from minidiff.training.checkpoint import latest, save
+from minidiff.training.checkpoint import CheckpointError, latest, save
 
 LABEL = Condition(label=torch.tensor([1]))
 SOME_LABEL = torch.tensor([1, 2, 1, 2])
@@ -157,7 +161,7 @@ def test_a_denoiser_that_returns_a_plain_tensor_is_not_unpacked(name: str) -> No
 def test_pictures_in_the_wrong_range_are_noticed() -> None:
     x = torch.rand(4, 3, 8, 8, generator=seeded(0))
     for wrong in (x, 255 * x):
-        with pytest.warns(UserWarning, match=r"`x` holds nothing below 0, .*take 2 \* x - 1"):
+        with pytest.warns(UserWarning, match=r"`x` is nowhere below 0; .*take 2 \* x - 1"):
             TensorSource(wrong)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -200,3 +204,83 @@ def test_styles_are_no_more_than_the_labels() -> None:
     denoiser = NetDenoiser(small_net(BY_STYLE), RectifiedFlow(), "flow")
     with pytest.raises(ValueError, match="`styles` must be at most as many as the network's labels, 4; got 5"):
         TextToImage(denoiser, None, list("abcde"))
+
+
+def test_what_is_likeliest_mistaken_in_a_training_is_said() -> None:
+    denoiser, source, config = NetDenoiser(MLP(), CosineSchedule()), TensorSource(torch.ones(4, 2)), TrainConfig(1, 2)
+    for make, what in (
+        (
+            lambda: train(denoiser, source, config, device="cpu"),
+            r"`objective` must return a loss, .*Denoising\(denoiser",
+        ),
+        (lambda: Denoising(MLP()), "`denoiser` must have a loss, as a NetDenoiser has; got MLP"),
+        (lambda: NetDenoiser(MLP, CosineSchedule()), r"`net` must be a network, not its class: write MLP\(\.\.\.\)"),  # type: ignore[arg-type]
+        (lambda: train(Denoising(denoiser), source, {"steps": 1}, device="cpu"), r"`config` must be a TrainConfig"),  # type: ignore[arg-type]
+        (lambda: TextToImage(MLP()), "`denoiser` must hold a UNet for 3 channels, .*got MLP"),  # type: ignore[arg-type]
+        (lambda: Condition(text="a cat"), r"`text` must be what an encoder says, .*got 'a cat'"),  # type: ignore[arg-type]
+        (lambda: Condition(label=[1]), r"`label` must be a tensor of integers, .*got \[1\]"),  # type: ignore[arg-type]
+        (lambda: Condition(label=torch.tensor([0.5])), r"`label` must be a tensor of integers, .*0\.5"),
+        (
+            lambda: MLP(labels=2)(torch.ones(1, 2), torch.ones(1), Condition(label=torch.tensor([3]))),
+            "from 0 .* to 2",
+        ),
+    ):
+        with pytest.raises(ValueError, match=what):
+            make()
+
+
+def test_a_schedule_is_asked_once_before_it_is_used() -> None:
+    class Odd(RectifiedFlow):
+        def __init__(self, alpha: Any) -> None:
+            super().__init__()
+            self.given = alpha
+
+        def alpha(self, t: Any) -> Any:
+            return self.given(torch.as_tensor(t))
+
+    for alpha, got in (
+        (lambda t: t, r"\[1\.0, 1\.0\] at \[0\.25, 0\.75\]"),
+        (lambda t: t[None], r"\[\[1\.0, 1\.0\]\]"),
+        (lambda t: t * float("nan"), r"\[nan, nan\]"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"`schedule` must give \(B,\) numbers .*alpha / sigma falling; got {got}"
+        ):
+            NetDenoiser(MLP(), Odd(alpha))
+    NetDenoiser(MLP(), Odd(lambda t: 1.0))  # a number for all times is one, too
+
+
+def test_a_schedule_that_is_not_registered_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(RectifiedFlow):
+        pass
+
+    monkeypatch.setitem(SCHEDULES, "own", Own)
+    save_denoiser(tmp_path, NetDenoiser(small_net(BY_STYLE), Own(), "flow"))
+    monkeypatch.delitem(SCHEDULES, "own")
+    with pytest.raises(CheckpointError, match=r"got 'own'; one of your own is registered first, .*SCHEDULES\[\"name"):
+        load_denoiser(tmp_path)
+
+
+def test_what_a_fine_tune_begins_with_has_another_name(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    with pytest.raises(ValueError, match="`start` must be left out for midjourney: what it fine-tunes is its `clip`"):
+        run("midjourney", tmp_path, start="emoji-64", device="cpu")
+    with pytest.raises(ValueError, match=r"`clip` must be a model that draws and has a mini-CLIP, .*shapes is none"):
+        run("midjourney", tmp_path, clip="shapes", device="cpu")
+
+
+def test_a_folder_without_any_caption_says_how_to_give_them(tmp_path: Path) -> None:
+    for name in ("cats/1.png", "dogs/1.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"has no caption \(captions\.csv has columns .*see from_torchvision\)"):
+        FolderPictures(tmp_path, 8)
+    (tmp_path / "captions.csv").write_text("file;caption\ncats/1.png;a cat\n")
+    with pytest.raises(ValueError, match=r"row 1 of .* cannot be used \(its columns are file;caption\)"):
+        FolderPictures(tmp_path, 8)
+
+
+def test_gray_pictures_have_nearest_ones() -> None:
+    x = 2 * torch.rand(3, 1, 32, 32, generator=seeded(0)) - 1
+    distance, which = nearest(x[1:], x, "pixels")
+    assert which.tolist() == [1, 2] and distance.max() < 1e-3

@@ -195,7 +195,9 @@ def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatc
         raise OSError("no route to host\nand\nmuch more")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(ValueError, match=r"bundled model .*emoji-64.*; got 'owner/name': no route to host$"):
+    with pytest.raises(
+        ValueError, match=r"bundled model .*emoji-64.*; got 'owner/name', no folder here: no route to host$"
+    ):
         TextToImage.from_pretrained("owner/name")
 
 

@@ -19,6 +19,15 @@ def sinusoidal_embedding(t: Tensor, dim: int, longest: float = 10_000.0) -> Tens
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
+def look_up(table: nn.Embedding, label: Tensor) -> Tensor:
+    """The vectors (B, dim) of labels (B,), 0 = none; raises ValueError for one that the table does not hold."""
+    try:
+        return table(label)
+    except IndexError:  # only on the CPU, where looking costs nothing
+        most = table.num_embeddings - 1
+        raise ValueError(f"`label` must be from 0 (none) to {most}; got {label.tolist()}.") from None
+
+
 class TimeEmbedding(nn.Module):
     """Times (B,) in [0, 1] to vectors (B, dim) that a block can be steered by: two layers on sines and cosines.
 

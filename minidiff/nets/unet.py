@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_int, check_number
-from minidiff.nets.layers import Attention, AttentionBlock, ResidualBlock, TimeEmbedding, group_norm, zero
+from minidiff.nets.layers import Attention, AttentionBlock, ResidualBlock, TimeEmbedding, group_norm, look_up, zero
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,7 @@ class UNet(nn.Module):
             embedding = embedding + self.image(cond.image)
         if self.label is not None:
             label = torch.zeros_like(t, dtype=torch.long) if cond.label is None else cond.label
-            try:
-                embedding = embedding + self.label(label)
-            except IndexError:  # only on the CPU, where looking costs nothing
-                known = self.config.labels
-                raise ValueError(f"`label` must be from 0 (none) to {known}; got {label.tolist()}.") from None
+            embedding = embedding + look_up(self.label, label)
         return embedding
 
     def _words(self, n: int, cond: Condition) -> tuple[Tensor | None, Tensor | None]:

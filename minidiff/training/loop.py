@@ -80,6 +80,8 @@ def train(
         )
     if not (hasattr(source, "order") and hasattr(source, "batch")):
         raise ValueError(f"`source` must have order and batch, as a TensorSource; got {type(source).__name__}.")
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"`config` must be a TrainConfig, as TrainConfig(steps=1000); got {config!r:.80}.")
     team, own = processes.join(device)
     cuda = [own] if own.type == "cuda" else []
     with (

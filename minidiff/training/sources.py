@@ -87,9 +87,7 @@ class TensorSource(InMemory):
         if labels is not None and not labels.all():
             warnings.warn("`labels` holds 0, which means no label: count classes from 1.", stacklevel=2)
         if x.dim() == 4 and x.any() and x.min() >= 0:
-            warnings.warn(
-                "`x` holds nothing below 0, but pictures lie in [-1, 1]: of [0, 1] take 2 * x - 1.", stacklevel=2
-            )
+            warnings.warn("`x` is nowhere below 0; pictures lie in [-1, 1]: of [0, 1] take 2 * x - 1.", stacklevel=2)
         self.x, self.labels = x, None if labels is None else labels.long()
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition | None]:
