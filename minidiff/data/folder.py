@@ -94,7 +94,7 @@ class FolderPictures(CaptionedPictures):
         if problems:
             shown = "; ".join(f"{name} {why}" for name, why in list(problems.items())[:8])
             more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-            if not any(table.values()):
+            if "has no caption" in problems.values() and not any(table.values()):
                 more += " (captions.csv has columns file and caption; of classes in folders see from_torchvision)"
             raise ValueError(
                 f"`folder` {root} must hold usable pictures with captions only, but {shown}{more}: "
