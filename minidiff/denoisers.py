@@ -22,7 +22,7 @@ from minidiff.common import (
     modes_kept,
     randn,
 )
-from minidiff.schedules import check_schedule, forward_jump
+from minidiff.schedules import check_falling, forward_jump
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
 READ_BY = {"text": ("context_dim", "pooled_dim"), "image": ("image_dim",), "label": ("labels",)}
@@ -93,7 +93,7 @@ class NetDenoiser(nn.Module):
         if isinstance(net, type):
             raise ValueError(f"`net` must be a network, not its class: write {net.__name__}(...).")
         self.net = net
-        self.schedule = check_schedule(schedule)
+        self.schedule = check_falling(schedule)
         self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
         self.weighting = check_choice("weighting", weighting, ("uniform", "min-snr"))
         self.time_sampling = check_choice("time_sampling", time_sampling, ("uniform", "logit-normal"))

@@ -145,11 +145,19 @@ def make_schedule(name: str) -> Any:
 
 
 def check_schedule(schedule: Any) -> NoiseSchedule:
-    """Return what was given if it has alpha(t) and sigma(t), the one falling beside the other; else ValueError."""
+    """Return what was given if it has alpha(t) and sigma(t); otherwise say what was expected."""
     if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
         raise ValueError(f"`schedule` must have alpha(t) and sigma(t), as RectifiedFlow() has; got {schedule!r:.80}.")
+    return schedule
+
+
+def check_falling(schedule: Any) -> NoiseSchedule:
+    """Return a schedule that, asked for two times, gives a number for each, with less signal to noise at the later.
+
+    Raises ValueError for another one.
+    """
     t = torch.tensor([0.25, 0.75])
-    ratio = torch.as_tensor(schedule.alpha(t)) / torch.as_tensor(schedule.sigma(t))
+    ratio = torch.as_tensor(check_schedule(schedule).alpha(t)) / torch.as_tensor(schedule.sigma(t))
     if ratio.shape != t.shape or not torch.inf > ratio[0] > ratio[1]:
         got = f"{ratio.tolist()!r:.40} at {t.tolist()}"
         raise ValueError(f"`schedule` must give (B,) numbers at times (B,), alpha / sigma falling; got {got}.")

@@ -76,7 +76,8 @@ class Denoising(nn.Module):
         """How it is learned: the weights of errors and times, what is dropped, and the schedule at three times."""
         names = ("weighting", "time_sampling", "time_shape")
         said = {name: getattr(self.denoiser, name, None) for name in names}
-        t, schedule = torch.tensor([0.25, 0.5, 0.75]), getattr(self.denoiser, "schedule", None)
+        home, schedule = next(self.denoiser.parameters(), torch.empty(0)), getattr(self.denoiser, "schedule", None)
+        t = torch.tensor([0.25, 0.5, 0.75], device=home.device)
         parts = [torch.as_tensor(f(t)).expand(3) for f in (schedule.alpha, schedule.sigma)] if schedule else []
         values = [[round(value, 4) for value in part.tolist()] for part in parts]
         return said | {"drop": str(self.drop), "label_drop": self.label_drop, "schedule": values}
