@@ -25,7 +25,7 @@ from torch import Tensor
 from minidiff.checkpoints import fingerprint
 from minidiff.common import Condition, check_choice, check_int, sha256
 from minidiff.data.emoji import STYLES, load_emoji, to_float
-from minidiff.evaluate_tasks import CANDIDATES, SEED_STRIDE
+from minidiff.evaluate.tasks import CANDIDATES, SEED_STRIDE
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.prior import Prior

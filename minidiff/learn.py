@@ -84,10 +84,9 @@ def verdict(exercise_id: str, answer: Any) -> tuple[bool | None, str]:
 
 @functools.cache
 def _load_exercises() -> None:
-    """Import exercises_*.py, a file per chapter: found by name, as they import this module to fill its registry."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name.startswith("exercises"):
-            importlib.import_module(f"minidiff.{module.name}")
+    """Import `minidiff.exercises`, a file per chapter: found by name, as they import this module's registry."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent / "exercises")]):
+        importlib.import_module(f"minidiff.exercises.{module.name}")
 
 
 class _Unfilled(Exception):

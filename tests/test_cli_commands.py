@@ -136,7 +136,7 @@ def test_evaluate_prints_the_marks_of_every_split(minidiff: Run, monkeypatch: py
     marks = {"n": 6, "style": {"mean": 0.5, "low": 0.41, "high": 0.6}}  # as `summarize` gives them
     result = {"splits": {split: {"rows": {"model": {"all": marks}}} for split in ("test", "validation")}}
     monkeypatch.setattr("minidiff.evaluate.evaluate", lambda *_, **__: result)
-    monkeypatch.setattr("minidiff.evaluate_report.write_report", lambda result, folder: folder / "index.html")
+    monkeypatch.setattr("minidiff.evaluate.report.write_report", lambda result, folder: folder / "index.html")
     test, validation, page = minidiff("evaluate").out.splitlines()
     assert test.split() == ["test,", "style", "0.500", "[0.410,", "0.600]"] and page == "evaluation/index.html"
     assert validation.split()[:2] == ["validation,", "style"]

@@ -20,9 +20,9 @@ from minidiff.data.emoji import SPLITS, STYLES, load_emoji
 from minidiff.data.shapes import render
 from minidiff.denoisers import NetDenoiser
 from minidiff.evaluate import evaluate, evaluate_shapes, generate_with, sweep
-from minidiff.evaluate_report import write_report
-from minidiff.evaluate_sets import copy_rates, trained_pairs
-from minidiff.evaluate_tasks import (
+from minidiff.evaluate.report import write_report
+from minidiff.evaluate.sets import copy_rates, trained_pairs
+from minidiff.evaluate.tasks import (
     Settings,
     draw,
     foreground_error,
@@ -156,7 +156,7 @@ def test_twins_flags_and_styles_are_reported_apart(emoji: SmallEmoji, judge: Any
 
 
 def problems_of(record, style):
-    from minidiff.evaluate_tasks import Problem
+    from minidiff.evaluate.tasks import Problem
 
     return Problem(record, style, (), ())
 

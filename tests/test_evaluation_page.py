@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from minidiff.checkpoints import fingerprint
-from minidiff.evaluate_report import contact_sheet
+from minidiff.evaluate.report import contact_sheet
 from minidiff.images import read_settings
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage

@@ -32,7 +32,7 @@ FLOORS = {
 
 
 def floor(module: str) -> int:
-    """The floor of a module of the library, by the longest name that fits; exercises_forward is one of exercises."""
+    """The floor of a module of the library, by the longest name that fits."""
     name = module.removeprefix("minidiff").removeprefix(".") or "__init__"
     fitting = [known for known in FLOORS if re.match(rf"{re.escape(known)}([._]|$)", name)]
     if not fitting and name == "nets":

@@ -14,7 +14,7 @@ from torch import Tensor
 from minidiff.checkpoints import fingerprint
 from minidiff.common import check_int
 from minidiff.data.emoji import EmojiSet, load_emoji, to_float
-from minidiff.evaluate_tasks import SEED_STRIDE, Problem, Settings, mark, problems, summarize, true_features
+from minidiff.evaluate.tasks import SEED_STRIDE, Problem, Settings, mark, problems, summarize, true_features
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import own_shift

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minidiff.common import check_int, pick_device
 from minidiff.evaluate import generate_with
-from minidiff.evaluate_tasks import Settings, draw
+from minidiff.evaluate.tasks import Settings, draw
 
 
 def main(out: Path, checkpoint: str, few: int, many: int, repeats: int, bf16: bool) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minidiff.common import Condition, pick_device
 from minidiff.data.emoji import to_float, to_uint8
-from minidiff.evaluate_tasks import Settings, true_pictures
+from minidiff.evaluate.tasks import Settings, true_pictures
 from minidiff.recipes import NOISE, doubt, imagine, load_prior
 from minidiff.text import MiniClip
 

@@ -48,7 +48,7 @@ def evaluate(
     from minidiff.evaluate import Settings, evaluate_shapes, generate_with
     from minidiff.evaluate import evaluate as measure
     from minidiff.evaluate import sweep as compare
-    from minidiff.evaluate_report import write_report
+    from minidiff.evaluate.report import write_report
     from minidiff.judge import Judge
     from minidiff.pipeline import TextToImage, check_settings
     from minidiff.schedules import own_shift

@@ -2,7 +2,7 @@
 
 `evaluate` reports, `sweep` chooses (on the validation split alone), `evaluate_shapes` counts with the exact oracle.
 All of them take a function that draws prompts (`Generate`; `generate_with(pipe)` makes one) and return plain
-numbers; `minidiff.evaluate_report` writes them down with the pictures.
+numbers; `minidiff.evaluate.report` writes them down with the pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from minidiff.common import Condition, check_int, seeded
 from minidiff.data.emoji import STYLES, EmojiSet, load_emoji, shift_pictures, shrink, to_float
-from minidiff.evaluate_sets import (
+from minidiff.evaluate.sets import (
     SHIFT,
     copy_rates,
     prompt_diversity,
@@ -26,7 +26,7 @@ from minidiff.evaluate_sets import (
     trained_distances,
     trained_pairs,
 )
-from minidiff.evaluate_tasks import (
+from minidiff.evaluate.tasks import (
     SEED_STRIDE,
     Generate,
     Problem,
@@ -88,7 +88,7 @@ def evaluate(
     diversity_prompts: int = 24,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Everything about a text-to-image model, as plain numbers; see `minidiff.evaluate_report.EXPLAINED`.
+    """Everything about a text-to-image model, as plain numbers; see `minidiff.evaluate.report.EXPLAINED`.
 
     judge: by default the bundled one. clip: what it says is reported, too, and what it would choose. similarity: of
     texts, for the lookup baseline (default: shared words). distribution_size: pictures on each side of the distances,
