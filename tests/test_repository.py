@@ -194,9 +194,8 @@ def test_the_tested_versions_satisfy_the_floors() -> None:
 def test_every_module_has_its_place_in_the_reference() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book" / "api").glob("*.md"))
     shown = re.findall(r"^```\{api\} (\S+)$", pages, re.M)
-    hidden = re.compile(r"__init__|__main__|exercises.*")
-    named = [path for path in LIBRARY if not hidden.fullmatch(path.stem) and path.parent.name != "cli"]
-    wanted = [module_name(path) for path in named]
+    hidden = re.compile(r"minidiff(\.(__main__|data|nets|training|(cli|exercises)(\..*)?))?")
+    wanted = [name for name in map(module_name, LIBRARY) if not hidden.fullmatch(name)]
     assert sorted(shown) == sorted(wanted)
 
 
