@@ -53,7 +53,7 @@ class Condition:
     label: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.text, str | list):
+        if self.text is not None and not isinstance(self.text, TextEmbedding):
             raise ValueError(f"`text` must be what an encoder says, encoder([prompt]); got {self.text!r:.80}.")
         label: Any = self.label
         if label is not None and (not isinstance(label, Tensor) or label.is_floating_point()):
@@ -155,7 +155,8 @@ class Denoiser(Protocol):
 
 def ask(denoiser: Denoiser, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
     """What a denoiser answers, see `Denoiser`; ValueError if that is no pair of x0 and eps."""
-    answer = denoiser(x_t, t, cond)  # type: ignore[arg-type]
+    answer: Any = denoiser(x_t, t, cond)  # type: ignore[arg-type]
+    answer = (answer.x0, answer.eps) if hasattr(answer, "eps") else answer  # it may say more than a pair
     if not isinstance(answer, tuple) or len(answer) != 2:  # a tensor of two samples would unpack, wrongly
         raise ValueError(f"`denoiser` must return Prediction(x0, eps); got {type(answer).__name__}.")
     return Prediction(*answer)

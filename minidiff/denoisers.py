@@ -106,7 +106,7 @@ class NetDenoiser(nn.Module):
 
         Without dropout, also while the network is trained: `loss` asks it in its own way.
         """
-        if isinstance(t, torch.Generator):  # train calls so what it trains
+        if type(t) is torch.Generator:  # train calls so what it trains
             raise ValueError("`objective` must return a loss, which a denoiser does not: write Denoising(denoiser).")
         if sum(module.training for module in self.modules()) > self.training:  # more than this very module
             with modes_kept(self):
@@ -180,14 +180,14 @@ def check_read(denoiser: Any, cond: Condition | None) -> None:
         said = getattr(cond, part, None)
         said = getattr(said, "pooled", said)  # of a text
         if said is not None and not reads(denoiser, *sizes) and bool(said.any()):
-            way = f"leave `{part}` out, or make the network with `{'` or `'.join(sizes)}`"
+            way = f"leave `{part}` out, drop it always, or make the network with `{'` or `'.join(sizes)}`"
             raise ValueError(f"`cond` must hold only what the network reads, and that is no {part}: {way}.")
 
 
 def check_encoder(denoiser: nn.Module, encoder: Any) -> None:
     """Raise ValueError unless the network reads text, and in the sizes of this encoder, as far as it says."""
     if not reads(denoiser, "context_dim", "pooled_dim"):
-        raise ValueError("`encoder` must be left out for a network that reads no text: see `context_dim`.")
+        raise ValueError("`encoder` is for a network that reads text, and this one reads none: see `context_dim`.")
     config = getattr(getattr(denoiser, "net", None), "config", None)
     for size, name in (("context_dim", "dim"), ("pooled_dim", "pooled_dim")):
         wanted, given = getattr(config, size, None), getattr(encoder, name, None)

@@ -41,8 +41,8 @@ def export_onnx(
     unet.onnx: x (B, 3, H, W), t (B,) and tokens, mask, pooled with B rows, any B, to output (B, 3, H, W) and
     attention (B, places, 1 + L): what each place reads, over the heads and layers of the finest attention.
 
-    checkpoint: a bundled model or a folder, with a mini-CLIP. say: called before each long part. Both graphs are
-    run once and compared with torch. Raises ValueError for a model of another kind, RuntimeError when the
+    Both graphs are run once and compared with torch. checkpoint: a bundled model or a folder, with a mini-CLIP. say:
+    called before each long part. Raises ValueError for a model of another kind, RuntimeError when the
     packages for exporting are missing or a graph does not agree with torch.
     """
     require_packages()

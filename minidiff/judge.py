@@ -50,11 +50,12 @@ def _texture(h: Tensor) -> Tensor:
 class Judge(nn.Module):
     """A residual network from a picture to 64 features, and from there to its base and its style.
 
-    bases: the names it can tell apart, those of the training split. widths: channels at 1/2, 1/4, 1/8 of the side.
     48 features say what is drawn: log p(base | x) = log softmax(e^s cos(f, w_base)) with a learned s, so that what
     the classifier calls alike is alike in cosine too. The other 16 say how: log p(style | x) is read off textures
     near the surface. If they knew the base, they would learn in which style it is *not* in the training split, and
     call every held-out picture wrong.
+
+    bases: the names it can tell apart, those of the training split. widths: channels at 1/2, 1/4, 1/8 of the side.
     """
 
     def __init__(

@@ -198,9 +198,9 @@ def copies(
 ) -> tuple[Tensor, tuple[float, float]]:
     """Which samples are copies, (N,) booleans, and the two thresholds.
 
-    distances: of samples to their nearest training picture, in features and in foreground pixels, each (N,);
-    real_distances: the same of held-out real pictures. A copy is nearer than 99% of these (1 - quantile) in both
-    senses. The 1% make it strict, and "both" means that the same thing drawn anew is no copy.
+    A copy is nearer than 99% of real pictures are (1 - quantile) in both senses. The 1% make it strict, and "both"
+    means that the same thing drawn anew is no copy. distances: of samples to their nearest training picture, in
+    features and in foreground pixels, each (N,); real_distances: the same of held-out real pictures.
     """
     check_number("quantile", quantile, 0, 1)
     thresholds = tuple(float(torch.quantile(real.cpu().double(), quantile)) for real in real_distances)

@@ -25,7 +25,7 @@ from minidiff.common import (
     seeds_from,
     shortened,
 )
-from minidiff.denoisers import READ_BY, NetDenoiser, check_encoder
+from minidiff.denoisers import READ_BY, NetDenoiser, check_encoder, reads
 from minidiff.guidance import Guided
 from minidiff.images import from_image, to_images
 from minidiff.samplers import STEPS, Step, sample
@@ -61,16 +61,17 @@ class TextToImage(ModelHubMixin):
             encoder.eval()
         self.styles, self.card = tuple(styles), card or {}
         net = getattr(denoiser, "net", denoiser)
-        shape: Any = getattr(net, "config", None)
+        shape: Any = getattr(net, "config", None) if hasattr(denoiser, "schedule") else None
         if not hasattr(shape, "size") or getattr(shape, "channels", 3) != 3:
             raise ValueError(
-                "`denoiser` must hold a UNet for 3 channels, or a network that says their side as config.size; "
+                "`denoiser` must be a NetDenoiser with a UNet for 3 channels, or a network that has config.size; "
                 f"got {type(net).__name__}: draw from another one with `minidiff.samplers.sample`."
             )
         if encoder is not None:
             check_encoder(denoiser, encoder)
-        elif len(self.styles) > (most := getattr(shape, "labels", len(self.styles))):
-            raise ValueError(f"`styles` must be at most as many as the network's labels, {most}; got {len(styles)}.")
+        most, given = getattr(shape, "labels", None) or 0, len(self.styles)
+        if given > most and not reads(denoiser, *READ_BY["text"]):
+            raise ValueError(f"`styles` must be at most as many as the network's labels, {most}; got {given}.")
         self.size = int(shape.size)
 
     def to(self, device: str | torch.device | None) -> TextToImage:

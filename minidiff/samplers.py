@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from minidiff.common import Condition, Denoiser, Generators, alpha_sigma, as_times, ask, check_number, randn
-from minidiff.denoisers import check_read
+from minidiff.denoisers import NetDenoiser, check_read
+from minidiff.guidance import Guided
 from minidiff.schedules import posterior
 
 
@@ -52,7 +53,7 @@ def sample(
     (x_s, memory).
     """
     if not callable(step):
-        raise ValueError(f"`step` must be a function, as `ddim_step`; got {step!r:.80}: the names' are in `STEPS`.")
+        raise ValueError(f"`step` must be a function, as `ddim_step`; got {step!r:.80}: by name, it is STEPS[name].")
     falling = times.dim() == 1 and len(times) > 1 and bool((times[1:] < times[:-1]).all())
     if not falling or times[0] > 1 + 1e-4 or times[-1] < -1e-4:  # rounding aside
         got = f"{times.tolist()!r:.60}"
@@ -63,7 +64,9 @@ def sample(
         )
     if times.is_floating_point():  # moved once: at each step, a GPU would be waited for
         times = times.to(x.device, torch.float32)
-    check_read(getattr(denoiser, "denoiser", denoiser), cond)  # of a guided one, what it guides
+    asked = denoiser.denoiser if isinstance(denoiser, Guided) else denoiser
+    if type(asked) is NetDenoiser:  # what others read, they know
+        check_read(asked, cond)
     memory = None
     for t, s in pairwise(times):
         with torch.no_grad():

@@ -156,8 +156,10 @@ def check_falling(schedule: Any) -> NoiseSchedule:
 
     Raises ValueError for another one.
     """
-    t = torch.tensor([0.25, 0.75])
-    ratio = torch.as_tensor(check_schedule(schedule).alpha(t)) / torch.as_tensor(schedule.sigma(t))
+    if isinstance(check_schedule(schedule), torch.nn.Module):  # learned, and perhaps on a GPU
+        return schedule
+    t = torch.tensor([0.25, 0.75], device="cpu")
+    ratio = torch.as_tensor(schedule.alpha(t)) / torch.as_tensor(schedule.sigma(t))
     if ratio.shape != t.shape or not torch.inf > ratio[0] > ratio[1]:
         got = f"{ratio.tolist()!r:.40} at {t.tolist()}"
         raise ValueError(f"`schedule` must give (B,) numbers at times (B,), alpha / sigma falling; got {got}.")

@@ -158,7 +158,8 @@ class HubTextEncoder:
     """Any text encoder of `transformers`, by hub name or folder: CLIP, T5, or a sentence encoder (BERT family).
 
     CLIP's pooled vector is its projected text embedding; the others' is the mean of their token states. max_length:
-    tokens kept of a prompt, 3 to 100,000. Raises ValueError where nothing of that name can be loaded.
+    tokens kept of a prompt, 3 to 100,000. Raises ValueError for another number or device, and where nothing of that
+    name can be loaded.
     """
 
     def __init__(self, name: str, *, max_length: int = 77, device: str | torch.device = "cpu"):
@@ -207,7 +208,7 @@ class WordEncoder(nn.Module):
     """A transformer over a closed vocabulary, trained together with the generator it serves.
 
     For the shapes, whose language ("left of", "two") no CLIP of emoji knows. vocabulary: the words, the first being
-    the padding. __call__ raises ValueError for a word that is not in it.
+    the padding. Raises ValueError, when called, for a word that is not in it.
     """
 
     def __init__(self, vocabulary: Sequence[str], context: int, dim: int = 96, layers: int = 2, heads: int = 4):

@@ -76,7 +76,7 @@ def test_a_network_that_cannot_hear_is_not_spoken_to() -> None:
         Denoising(deaf, ConditionDropout())
     with pytest.raises(ValueError, match="`attention` must be on at some width, or `pooled_dim` given"):
         replace(NET, attention=(False, False), pooled_dim=None)
-    with pytest.raises(ValueError, match="`encoder` must be left out for a network that reads no text"):
+    with pytest.raises(ValueError, match="`encoder` is for a network that reads text, and this one reads none"):
         TextToImage(deaf, small_clip())
 
 

@@ -42,7 +42,9 @@ def test_a_text_encoder_of_ones_own_needs_no_more_than_the_protocol(tmp_path: Pa
 def test_a_network_that_does_not_fit_is_refused_when_the_pipeline_is_made() -> None:
     gray = small_net(replace(NET, channels=1))
     for net, name in ((torch.nn.Conv2d(3, 3, 3), "Conv2d"), (gray, "UNet")):
-        with pytest.raises(ValueError, match=rf"`denoiser` must hold a UNet for 3 channels, .*got {name}: draw"):
+        with pytest.raises(
+            ValueError, match=rf"`denoiser` must be a NetDenoiser with a UNet for 3 channels, .*got {name}: draw"
+        ):
             TextToImage(NetDenoiser(net, RectifiedFlow(), "flow"))
 
 

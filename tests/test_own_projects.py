@@ -43,8 +43,13 @@ def test_what_the_network_cannot_read_is_no_longer_passed_over() -> None:
     points, x = NetDenoiser(MLP(), RectifiedFlow(), "flow"), randn((1, 3, 16, 16), seeded(0))
     times = time_grid(RectifiedFlow(), 1)
     for denoiser, cond, start, what in (
-        (by_text, LABEL, x, "no label: leave `label` out, or make the network with `labels`"),
-        (by_style, text(16), x, "no text: leave `text` out, or make the network with `context_dim` or `pooled_dim`"),
+        (by_text, LABEL, x, "no label: leave `label` out, drop it always, or make the network with `labels`"),
+        (
+            by_style,
+            text(16),
+            x,
+            "no text: leave `text` out, drop it always, or make the network with `context_dim` or `pooled_dim`",
+        ),
         (points, LABEL, x[0, 0, 0].view(8, 2)[:1], "no label"),
         (by_style, Condition(image=torch.ones(1, 16)), x, "no image: .*`image_dim`"),
     ):
@@ -59,6 +64,8 @@ def test_what_the_network_cannot_read_is_no_longer_passed_over() -> None:
                 ask()
             ask.__defaults__ = (denoiser, cond.null(), start)  # type: ignore[attr-defined]
             ask()  # what was dropped may be there
+    unlabeled = Denoising(points, label_drop=1)  # of a source that always has labels
+    train(unlabeled, TensorSource(torch.zeros(4, 2), SOME_LABEL), TrainConfig(1, 2, progress=False), device="cpu")
     with pytest.raises(ValueError, match="and that is no label"):
         small_pipe().generate(LABEL, 1, steps=1, seeds=[0])
     with pytest.raises(ValueError, match="and that is no label"):
@@ -216,7 +223,7 @@ def test_what_is_likeliest_mistaken_in_a_training_is_said() -> None:
         (lambda: Denoising(MLP()), "`denoiser` must have a loss, as a NetDenoiser has; got MLP"),
         (lambda: NetDenoiser(MLP, CosineSchedule()), r"`net` must be a network, not its class: write MLP\(\.\.\.\)"),  # type: ignore[arg-type]
         (lambda: train(Denoising(denoiser), source, {"steps": 1}, device="cpu"), r"`config` must be a TrainConfig"),  # type: ignore[arg-type]
-        (lambda: TextToImage(MLP()), "`denoiser` must hold a UNet for 3 channels, .*got MLP"),  # type: ignore[arg-type]
+        (lambda: TextToImage(MLP()), "`denoiser` must be a NetDenoiser with a UNet for 3 channels, .*got MLP"),  # type: ignore[arg-type]
         (lambda: Condition(text="a cat"), r"`text` must be what an encoder says, .*got 'a cat'"),  # type: ignore[arg-type]
         (lambda: Condition(label=[1]), r"`label` must be a tensor of integers, .*got \[1\]"),  # type: ignore[arg-type]
         (lambda: Condition(label=torch.tensor([0.5])), r"`label` must be a tensor of integers, .*0\.5"),

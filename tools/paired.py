@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from minidiff.checkpoints import fingerprint
-from minidiff.common import check_int
 from minidiff.data.emoji import EmojiSet, load_emoji, to_float
 from minidiff.evaluate.tasks import SEED_STRIDE, Problem, Settings, mark, problems, summarize, true_features
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import own_shift
 
-SHOWN = ("base_100", "style", "similarity")
+SHOWN = ("base_100", "style", "similarity", "alike")
 
 
 class Contest:
@@ -48,7 +47,6 @@ class Contest:
         **told: Any,
     ) -> None:
         """Draw in each way (seeds to uint8 pictures), mark, compare; `path` is written anew after every repeat."""
-        check_int("repeats", settings.repeats, 1, 1000)
         right = true_features(self.judge, self.emoji, self.tasks)
         marks: dict[str, list[dict[str, Tensor]]] = {name: [] for name in ways}
         marks |= {f"{a} minus {b}": [] for a, b in minus}
@@ -68,5 +66,7 @@ class Contest:
             found = self.told | told | {"settings": asdict(replace(settings, repeats=repeat)), "rows": rows}
             path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             for name, row in rows.items():
-                said = ("{} {mean:.3f} [{low:.3f}, {high:.3f}]".format(key, **row[key]) for key in SHOWN)
+                said = (
+                    "{} {mean:.3f} [{low:.3f}, {high:.3f}]".format(key, **row[key]) for key in SHOWN if key in row
+                )
                 print(repeat, name, *said, flush=True)

@@ -20,14 +20,14 @@ from minidiff.evaluate.tasks import Settings, draw
 
 def main(out: Path, checkpoint: str, few: int, many: int, repeats: int, bf16: bool) -> None:
     """Draw, mark, write."""
+    for name, value in (("few", few), ("many", many), ("repeats", repeats)):
+        check_int(name, value, 1, 1000)
     contest = Contest(checkpoint, pick_device(None), bf16)
     prompts, styles = [task.prompt for task in contest.tasks], [task.style for task in contest.tasks]
 
     def at(steps: int, seeds: list[int]) -> Tensor:
         return draw(generate_with(contest.pipe), prompts, styles, Settings(steps), seeds)
 
-    for name, value in (("few", few), ("many", many)):
-        check_int(name, value, 1, 1000)
     ways = {"few": partial(at, few), "many": partial(at, many)}
     settings = Settings(few, repeats=repeats)
     contest.run(ways, [("few", "many")], settings, out / "steps.json", few=few, many=many)

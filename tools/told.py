@@ -14,7 +14,7 @@ from pathlib import Path
 from paired import Contest
 from torch import Tensor
 
-from minidiff.common import Condition, pick_device
+from minidiff.common import Condition, check_int, pick_device
 from minidiff.data.emoji import to_float, to_uint8
 from minidiff.evaluate.tasks import Settings, true_pictures
 from minidiff.recipes import NOISE, doubt, imagine, load_prior
@@ -31,6 +31,7 @@ MINUS = [
 
 def main(out: Path, checkpoint: str, prior: str, repeats: int, bf16: bool) -> None:
     """Draw, mark, write."""
+    check_int("repeats", repeats, 1, 1000)
     contest = Contest(checkpoint, pick_device(None), bf16)
     pipe, encoder = contest.pipe, contest.pipe.encoder
     if not isinstance(encoder, MiniClip):

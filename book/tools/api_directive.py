@@ -200,7 +200,7 @@ class Api(SphinxDirective):
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names.visit(node)
-        address = f"{self.config.html_theme_options['repository_url']}/blob/main/{path.relative_to(ROOT)}"
+        address = f"{self.config.html_theme_options['repository_url']}/blob/main/{path.relative_to(ROOT).as_posix()}"
         lines = [f"```{{py:module}} {name}", "```", "", *prose(ast.get_docstring(tree)).splitlines(), ""]
         lines += [f"[The file itself]({address}), {len(path.read_text(encoding='utf-8').splitlines())} lines.", ""]
         for node in public(tree.body):

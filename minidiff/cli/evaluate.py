@@ -62,7 +62,7 @@ def evaluate(
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
     shift = own_shift(pipe.denoiser.schedule)  # what a setting "shift": null stands for
     measured = {"checkpoint": checkpoint, "weights": fingerprint(pipe.denoiser.net), "shift": shift}
-    wanted = VOCABULARY if isinstance(pipe.encoder, WordEncoder) else STYLES if pipe.encoder is None else ()
+    wanted = VOCABULARY if isinstance(pipe.encoder, WordEncoder) else STYLES
     if not {*wanted} <= {*pipe.styles, *getattr(pipe.encoder, "vocabulary", ())}:
         raise ValueError(
             f"`checkpoint` {checkpoint} must know emoji, or all words for shapes, to be marked: measure pictures of "

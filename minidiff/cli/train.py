@@ -25,7 +25,7 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Order of the data, noise, first weights.")] = None,
     clip: Annotated[
-        str | None, typer.Option(help="Who holds the mini-CLIP, for emoji and prior; for midjourney, what to tune.")
+        str | None, typer.Option(help="The checkpoint with the mini-CLIP; for midjourney, the model to tune.")
     ] = None,
     start: Annotated[str | None, typer.Option(help="A model to begin with, for emoji, shapes, teaching.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto: bf16 where a GPU has it.")] = None,

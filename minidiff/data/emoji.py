@@ -174,11 +174,11 @@ class EmojiPictures:
     """A training source: one split's pictures as (x0, Condition(label=style + 1)), drawn fairly by base.
 
     Half of the pictures are skin tones of some gesture or profession; drawn one by one they would drown the
-    rest. With `one_per_base`, an epoch shows of each (base, style) one variant, another one each time.
+    rest. With `one_per_base`, an epoch shows of each (base, style) one variant, another one each time. Pictures are
+    never mirrored: clocks, letters and arrows mean something.
 
     groups, styles: keep only these (default: all). size: px, 1..64. shift: the largest shift of a picture, in px
-    and in every direction, filled up with white. Pictures are never mirrored: clocks, letters and arrows mean
-    something. Raises ValueError when nothing is left to draw from.
+    and in every direction, filled up with white. Raises ValueError when nothing is left to draw from.
     """
 
     def __init__(

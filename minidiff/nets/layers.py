@@ -22,7 +22,7 @@ def sinusoidal_embedding(t: Tensor, dim: int, longest: float = 10_000.0) -> Tens
 def look_up(table: nn.Embedding, label: Tensor) -> Tensor:
     """The vectors (B, dim) of labels (B,), 0 = none; raises ValueError for one that the table does not hold."""
     try:
-        return table(label)
+        return table(label.long())
     except IndexError:  # only on the CPU, where looking costs nothing
         most = table.num_embeddings - 1
         raise ValueError(f"`label` must be from 0 (none) to {most}; got {label.tolist()}.") from None

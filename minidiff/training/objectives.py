@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_number
-from minidiff.denoisers import check_encoder, reads
+from minidiff.denoisers import NetDenoiser, check_encoder, reads
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Denoising(nn.Module):
 
     def __init__(self, denoiser: nn.Module, drop: ConditionDropout | None = None, label_drop: float = 0.0) -> None:
         super().__init__()
-        if not hasattr(denoiser, "loss"):
+        if type(self).forward is Denoising.forward and not hasattr(denoiser, "loss"):
             raise ValueError(f"`denoiser` must have a loss, as a NetDenoiser has; got {type(denoiser).__name__}.")
         self.denoiser = denoiser
         self.drop = drop
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
-        if label_drop and not reads(denoiser, "labels"):
-            raise ValueError("`label_drop` must be 0 for a network without labels: make the UNet with `labels`.")
+        if 0 < label_drop < 1 and not reads(denoiser, "labels"):
+            raise ValueError("`label_drop` must be 0 for a network without labels, or 1 if its source has them.")
         if drop and not reads(denoiser, "context_dim", "pooled_dim", "image_dim"):
             raise ValueError("`drop` must be None for a network that is told neither text nor image.")
         self.start = ""
@@ -74,13 +74,13 @@ class Denoising(nn.Module):
     @property
     def details(self) -> dict[str, Any]:
         """How it is learned: the weights of errors and times, what is dropped, and the schedule at three times."""
-        names = ("weighting", "time_sampling", "time_shape")
-        said = {name: getattr(self.denoiser, name, None) for name in names}
-        home, schedule = next(self.denoiser.parameters(), torch.empty(0)), getattr(self.denoiser, "schedule", None)
-        t = torch.tensor([0.25, 0.5, 0.75], device=home.device)
-        parts = [torch.as_tensor(f(t)).expand(3) for f in (schedule.alpha, schedule.sigma)] if schedule else []
-        values = [[round(value, 4) for value in part.tolist()] for part in parts]
-        return said | {"drop": str(self.drop), "label_drop": self.label_drop, "schedule": values}
+        said: dict[str, Any] = {"drop": str(self.drop), "label_drop": self.label_drop}
+        if not isinstance(d := self.denoiser, NetDenoiser) or isinstance(d.schedule, nn.Module):  # own, or learned
+            return said
+        t = torch.tensor([0.25, 0.5, 0.75], device=next(d.parameters(), torch.empty(0)).device)
+        parts = [torch.as_tensor(f(t)).expand(3) for f in (d.schedule.alpha, d.schedule.sigma)]
+        said |= {name: getattr(d, name) for name in ("weighting", "time_sampling", "time_shape")}
+        return said | {"schedule": [[round(value, 4) for value in part.tolist()] for part in parts]}
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""
