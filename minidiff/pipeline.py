@@ -273,8 +273,8 @@ class TextToImage(ModelHubMixin):
         config, tensors, folder = checkpoints.load_model(name)
         if config.get("kind") not in ("text-to-image", "denoiser"):
             raise CheckpointError(
-                f"`checkpoint` {name} holds a {config.get('kind')}, which cannot draw; "
-                f"give a text-to-image model, such as {checkpoints.bundled()[0]}."
+                f"`checkpoint` {name} holds a {config.get('kind')}, which cannot draw; give a text-to-image model, "
+                f"such as {checkpoints.bundled()[0]} (a lora is drawn with by --recipe midjourney --look {name})."
             )
         card = folder / "card.json"
         with checkpoints.understanding(name):

@@ -65,8 +65,7 @@ def sample(
     if times.is_floating_point():  # moved once: at each step, a GPU would be waited for
         times = times.to(x.device, torch.float32)
     asked = denoiser.denoiser if isinstance(denoiser, Guided) else denoiser
-    if type(asked) is NetDenoiser:  # what others read, they know
-        check_read(asked, cond)
+    check_read(asked, cond if type(asked) is NetDenoiser else None)  # what others read, they know
     memory = None
     for t, s in pairwise(times):
         with torch.no_grad():

@@ -1,4 +1,5 @@
-"""A denoiser of one's own may read what it likes, say more than a pair, be trained, saved and compiled."""
+"""A denoiser of one's own may read what it likes, say more than a pair, be trained, saved and compiled; a run
+that goes on with other data says so."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import Condition, seeded
+from minidiff.data.folder import CaptionedPictures
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets import MLP
 from minidiff.samplers import STEPS, sample
@@ -66,3 +68,16 @@ def test_a_denoiser_compiles_in_one_graph() -> None:
     compiled = torch.compile(denoiser, fullgraph=True, backend="eager")
     x, t = torch.ones(3, 2), torch.full((3,), 0.5)
     assert torch.allclose(compiled(x, t).x0, denoiser(x, t).x0)
+
+
+def test_a_run_that_goes_on_with_other_data_says_so(tmp_path: Path) -> None:
+    def go(steps: int, value: float) -> None:
+        objective, source = Denoising(NetDenoiser(MLP(), RectifiedFlow())), TensorSource(torch.full((4, 2), value))
+        train(objective, source, TrainConfig(steps, 2, progress=False), folder=tmp_path, device="cpu")
+
+    go(1, 1.0)
+    with pytest.warns(UserWarning, match="goes on with other settings than before: data"):
+        go(2, 2.0)
+    pictures = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    first, second = (CaptionedPictures(pictures, captions).digest for captions in (["a", "b"], ["a", "c"]))
+    assert first != second

@@ -21,4 +21,4 @@ def new(
     files = write_project(name)
     for path in (path for path in files if path.suffix != ".png"):
         print(path)
-    print(f"Next: cd {name}, then: python -m pytest, then: python {name}.py. README.md says the rest.")
+    print(f"Next: cd {name}, then: pip install pytest, python -m pytest, python {name}.py. README.md says the rest.")

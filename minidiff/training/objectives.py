@@ -74,8 +74,8 @@ class Denoising(nn.Module):
     @property
     def details(self) -> dict[str, Any]:
         """How it is learned: the weights of errors and times, what is dropped, and the schedule at three times."""
-        said: dict[str, Any] = {"drop": str(self.drop), "label_drop": self.label_drop}
-        if not isinstance(d := self.denoiser, NetDenoiser) or isinstance(d.schedule, nn.Module):  # own, or learned
+        said, d = {"drop": str(self.drop), "label_drop": self.label_drop}, self.denoiser
+        if not isinstance(d, NetDenoiser) or isinstance(d.schedule, nn.Module):  # one's own, or learned
             return said
         t = torch.tensor([0.25, 0.5, 0.75], device=next(d.parameters(), torch.empty(0)).device)
         parts = [torch.as_tensor(f(t)).expand(3) for f in (d.schedule.alpha, d.schedule.sigma)]

@@ -101,8 +101,9 @@ def _fill(into: dict[str, Tensor], found: dict[str, Tensor], what: str) -> None:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The run's settings as JSON keeps them, with what its objective says that it learns, and how."""
-    told = {"task": getattr(run.objective, "task", "")} | getattr(run.objective, "details", {})
+    """The run's settings as JSON keeps them, with what its objective says that it learns, and how, and its data."""
+    told = {"task": getattr(run.objective, "task", ""), "data": getattr(run.source, "digest", None)}
+    told |= getattr(run.objective, "details", {})
     return json.loads(json.dumps(asdict(run.config) | told))
 
 

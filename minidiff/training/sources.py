@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from copy import copy
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 import torch
@@ -59,6 +60,12 @@ class InMemory:
         # On the samples' device, so that picking a batch there never waits for the host.
         first = next(iter(self._tensors().values()))
         return shuffled(len(first), seed, epoch, first.device)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the samples and of their captions, if any: a run that goes on with others says so."""
+        parts = [tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes() for tensor in self._tensors().values()]
+        return hashlib.sha256(repr(getattr(self, "captions", None)).encode() + b"".join(parts)).hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
