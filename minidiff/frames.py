@@ -25,9 +25,8 @@ from minidiff.data.emoji import to_uint8
 _SLIDER = Template(
     '<label style="display:flex;gap:.6em;align-items:center;min-height:1.9em"><i style="white-space:nowrap">$name</i>'
     '<input type="range" min="0" max="$last" value="$place" step="1" autocomplete="off" aria-label="$name"'
-    ' style="flex:1;min-width:4em;accent-color:currentColor">'
-    '<output aria-live="off" style="min-width:min(${room}ch,45%);font-variant-numeric:tabular-nums">$label</output>'
-    "</label>"
+    ' style="flex:1;min-width:4em;accent-color:currentColor"><output aria-live="off"'
+    ' style="min-width:min(${room}ch,45%);font-variant-numeric:tabular-nums">$label</output></label>'
 )
 
 

@@ -72,7 +72,8 @@ def evaluate(
         if sweep:
             raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
-        marks = {f"all right, {split}": result[split]["model"]["all_interval"] for split in ("seen", "held_out")}
+        kinds = {"seen": "trained pairs", "held_out": "new pairs"}
+        marks = {f"all right, {words}": result[kind]["model"]["all_interval"] for kind, words in kinds.items()}
     else:
         judge = Judge.load(device=str(target))
         measured["judge"] = fingerprint(judge)
