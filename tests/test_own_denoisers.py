@@ -33,7 +33,7 @@ class Steered:
 
     def __init__(self) -> None:
         self.denoiser = NetDenoiser(MLP(), RectifiedFlow(), "flow")
-        self.schedule = self.denoiser.schedule
+        self.schedule, self.net = self.denoiser.schedule, self.denoiser.net
 
     def __call__(self, x_t: Tensor, t: Any, cond: Condition | None = None) -> Richer:
         assert cond is not None and cond.label is not None
@@ -53,7 +53,7 @@ def test_a_run_of_a_denoiser_of_ones_own_is_saved(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.layer, self.weighting = torch.nn.Linear(2, 2), lambda snr: snr
-            self.schedule = torch.linspace(0, 1, 10)
+            self.schedule, self.time_sampling, self.time_shape = RectifiedFlow(), "mine", (0.0, 1.0)
 
         def loss(self, x0: Tensor, cond: Condition | None, generator: torch.Generator) -> Tensor:
             return (self.layer(x0) - x0).square().mean(1)

@@ -46,6 +46,8 @@ def test_a_network_that_does_not_fit_is_refused_when_the_pipeline_is_made() -> N
             ValueError, match=rf"`denoiser` must be a NetDenoiser with a UNet for 3 channels, .*got {name}: draw"
         ):
             TextToImage(NetDenoiser(net, RectifiedFlow(), "flow"))
+    with pytest.raises(ValueError, match=r"`denoiser` must be a NetDenoiser with a UNet .*got UNet: draw"):
+        TextToImage(small_net())  # type: ignore[arg-type]
 
 
 def test_a_network_that_answers_in_another_shape_is_refused_before_it_is_broadcast() -> None:
