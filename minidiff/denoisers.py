@@ -25,6 +25,7 @@ from minidiff.common import (
 from minidiff.schedules import check_falling, forward_jump
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
+# What a network says in its configuration of the parts of a `Condition` that it reads
 READ_BY = {"text": ("context_dim", "pooled_dim"), "image": ("image_dim",), "label": ("labels",)}
 
 
@@ -179,24 +180,28 @@ def check_read(denoiser: Any, cond: Condition | None) -> None:
     for part, sizes in READ_BY.items():
         said = getattr(cond, part, None)
         said = getattr(said, "pooled", said)  # of a text
-        if said is not None and not reads(denoiser, *sizes) and bool(said.any()):
+        if said is not None and not reads(denoiser, part) and bool(said.any()):
             way = f"leave `{part}` out, drop it always, or make the network with `{'` or `'.join(sizes)}`"
             raise ValueError(f"`cond` must hold only what the network reads, and that is no {part}: {way}.")
 
 
 def check_encoder(denoiser: nn.Module, encoder: Any) -> None:
     """Raise ValueError unless the network reads text, and in the sizes of this encoder, as far as it says."""
-    if not reads(denoiser, "context_dim", "pooled_dim"):
+    if not reads(denoiser, "text"):
         raise ValueError("`encoder` is for a network that reads text, and this one reads none: see `context_dim`.")
-    config = getattr(getattr(denoiser, "net", None), "config", None)
+    config = _config(denoiser)
     for size, name in (("context_dim", "dim"), ("pooled_dim", "pooled_dim")):
         wanted, given = getattr(config, size, None), getattr(encoder, name, None)
         if wanted and given and wanted != given:
             raise ValueError(f"`encoder` must have {name} {wanted}, the network's `{size}`; got one with {given}.")
 
 
-def reads(denoiser: nn.Module, *sizes: str) -> bool:
-    """Whether the network was made to be told something, as far as its configuration says."""
-    config = getattr(getattr(denoiser, "net", None), "config", None)
-    known = [getattr(config, size) for size in sizes if hasattr(config, size)]
-    return any(known) or not known
+def reads(denoiser: Any, *parts: str) -> bool:
+    """Whether the network was made to be told any of these parts of a `Condition`, as far as it says."""
+    config = _config(denoiser)
+    sizes = [size for part in parts for size in READ_BY[part] if hasattr(config, size)]
+    return any(getattr(config, size) for size in sizes) or not sizes
+
+
+def _config(denoiser: Any) -> Any:
+    return getattr(getattr(denoiser, "net", None), "config", None)

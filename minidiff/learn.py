@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
 from minidiff.common import check_choice
 
 T = TypeVar("T")
@@ -46,7 +49,7 @@ def exercise(exercise_id: str, right: str) -> Callable[[Checker], Checker]:
 def numbers(answer: Any, count: int) -> list[float] | None:
     """The answer as so many numbers, or None if it is something else, or none (NaN)."""
     try:
-        values = [float(value) for value in answer]
+        values = [float(value) for value in getattr(answer, "flatten", lambda: answer)()]  # a tensor of any shape
     except (TypeError, ValueError):
         return None
     return values if len(values) == count and not any(map(math.isnan, values)) else None
@@ -56,6 +59,26 @@ def number(answer: Any) -> float | None:
     """The answer as one number, or None if it is something else."""
     found = numbers([answer], 1)
     return found[0] if found else None
+
+
+class Hint(Exception):
+    """What a checker says of an answer that is not of the kind that was asked for."""
+
+
+def demand(found: T | None, hint: str = "give one number.") -> T:
+    """What was found in an answer, say by `number`; raises `Hint` where that is nothing."""
+    if found is None:
+        raise Hint(hint)
+    return found
+
+
+def shaped(answer: Any, like: Tensor) -> Tensor | None:
+    """The answer as a tensor of float64, or None if it is something else or not of that shape."""
+    try:
+        value = torch.as_tensor(answer, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return value if value.shape == like.shape else None
 
 
 def check(exercise_id: str, answer: Any) -> None:
@@ -77,6 +100,8 @@ def verdict(exercise_id: str, answer: Any) -> tuple[bool | None, str]:
         hint = checker(_watched(answer) if callable(answer) else answer)
     except _Unfilled:
         return None, waiting
+    except Hint as said:
+        hint = str(said)
     except Exception as error:  # whatever a learner's code may raise
         return False, f"Not yet: your answer stops with {type(error).__name__}: {error}"
     return (True, f"Right: {right}") if hint is None else (False, f"Not yet: {hint}")

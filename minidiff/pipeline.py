@@ -70,7 +70,7 @@ class TextToImage(ModelHubMixin):
         if encoder is not None:
             check_encoder(denoiser, encoder)
         most, given = getattr(shape, "labels", None) or 0, len(self.styles)
-        if given > most and not reads(denoiser, *READ_BY["text"]):
+        if given > most and not reads(denoiser, "text"):
             raise ValueError(f"`styles` must be at most as many as the network's labels, {most}; got {given}.")
         self.size = int(shape.size)
 

@@ -65,7 +65,8 @@ def sample(
     if times.is_floating_point():  # moved once: at each step, a GPU would be waited for
         times = times.to(x.device, torch.float32)
     asked = denoiser.denoiser if isinstance(denoiser, Guided) else denoiser
-    check_read(asked, cond if type(asked) is NetDenoiser else None)  # what others read, they know
+    if type(asked) is NetDenoiser:  # what others read, they know
+        check_read(asked, cond)
     memory = None
     for t, s in pairwise(times):
         with torch.no_grad():

@@ -138,6 +138,9 @@ def test_answers_of_chapter_3_may_be_rounded_and_of_any_kind() -> None:
             return kind(alpha_s * x0_hat + sigma_s * (x_t - alpha_t * x0_hat) / sigma_t)
 
         assert learn.verdict("3.2", ddim)[0]
+    for number, words in (("3.2", "return x_s, a tensor of x_t's shape (4,)"), ("3.3", "return one guess for each")):
+        right, said = learn.verdict(number, lambda *_: "something else")
+        assert right is False and words in said
 
 
 def test_answers_of_chapter_4_may_be_rounded_and_exchanged_shapes_are_no_exchanged_colors() -> None:

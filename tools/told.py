@@ -40,13 +40,14 @@ def main(out: Path, checkpoint: str, prior: str, repeats: int, bf16: bool) -> No
     true = encoder.encode_image(to_float(true_pictures(contest.emoji, contest.tasks)).to(pipe.device))
     guess, settings = load_prior(prior, pipe=pipe), Settings(repeats=repeats)
 
+    embedding = {
+        "prior": partial(imagine, guess, text.pooled),
+        "sentence": partial(doubt, text.pooled),
+        "picture": partial(doubt, true),
+    }
+
     def told(words: bool, what: str | None, seeds: list[int]) -> Tensor:
-        image = None
-        if what == "prior":
-            image = imagine(guess, text.pooled, seeds)
-        elif what is not None:
-            image = doubt(text.pooled if what == "sentence" else true, seeds)
-        cond = Condition(text=text if words else None, image=image)
+        cond = Condition(text=text if words else None, image=embedding[what](seeds) if what else None)
         x = pipe.generate(cond, len(seeds), steps=settings.steps, guidance=settings.guidance, seeds=seeds)
         return to_uint8(x.float()).cpu()
 

@@ -48,7 +48,9 @@ def prose(docstring: str | None, names: list[str] | None = None) -> str:
 
 def of_arguments(text: str, names: list[str] | None) -> tuple[str, list[tuple[list[str], str]], str]:
     """What a paragraph says before it comes to arguments, of each of them, and of what is raised and returned."""
-    one = "(?:" + "|".join(map(re.escape, names or ["(?!)"])) + ")"
+    if not names:
+        return text, [], ""
+    one = "(?:" + "|".join(map(re.escape, names)) + ")"
     before, *parts = re.split(rf"(?:(?<=[.;])\s+|^)({one}(?:(?:,| and) {one})*): ", text)
     if not parts:
         return text, [], ""
@@ -74,11 +76,20 @@ def signature(node: Definition) -> str:
     if isinstance(node, ast.FunctionDef):
         result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
         return f"{node.name}({arguments(node)}){result}"
-    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    if init:
+    if init := constructor(node):
         return f"{node.name}({arguments(init)})"
-    fields = [ast.unparse(n) for n in node.body if isinstance(n, ast.AnnAssign)]
-    return node.name + (f"({', '.join(fields)})" if fields and data_class(node) else "")
+    named = [ast.unparse(n) for n in fields(node)]
+    return node.name + (f"({', '.join(named)})" if named and data_class(node) else "")
+
+
+def constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
+    """The method that makes an object of a class, if it is written."""
+    return next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+
+
+def fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
+    """What a class declares."""
+    return [n for n in node.body if isinstance(n, ast.AnnAssign)]
 
 
 def data_class(node: ast.ClassDef) -> bool:
@@ -95,10 +106,9 @@ def arguments(node: ast.FunctionDef) -> str:
 
 def argument_names(node: Definition) -> list[str]:
     """The names of the arguments of a function, or of those that make an object of a class."""
-    inner = node.body if isinstance(node, ast.ClassDef) else [node]
-    made = next((n for n in inner if isinstance(n, ast.FunctionDef) and (n is node or n.name == "__init__")), None)
+    made = constructor(node) if isinstance(node, ast.ClassDef) else node
     if made is None:
-        return [ast.unparse(n.target) for n in inner if isinstance(n, ast.AnnAssign)]
+        return [ast.unparse(n.target) for n in fields(node)]
     return [a.arg for a in ast.walk(made.args) if isinstance(a, ast.arg) and a.arg != "self"]
 
 

@@ -12,6 +12,7 @@ MARKS = {
     "style": "right style",
     "similarity": "similarity",
 }
+FEWER = [mark for mark in MARKS if mark != "hard_20"]  # as many columns as a phone has room for two lines each
 WHO = {
     "model": "**the model**",
     "unconditional": "the model, asked for nothing",
@@ -128,7 +129,6 @@ def diversity() -> list[str]:
 
 def settings() -> list[str]:
     """A line for each setting that was compared: its marks, and their distance from the best one's."""
-    marks = [mark for mark in MARKS if mark != "hard_20"]  # as many columns as a phone has room for
 
     def cell(row: dict[str, Any], mark: str) -> str:
         digits = 3 if mark == "similarity" else 2  # it moves by less than shares of right drawings do
@@ -141,11 +141,11 @@ def settings() -> list[str]:
             f"{row['shift'] or found['shift']:g}",
             str(row["steps"]),
             "{:g} to {:g}".format(*row["interval"]),
-            *(cell(row, mark) for mark in marks),
+            *(cell(row, mark) for mark in FEWER),
         ]
         for row in found["rows"]
     ]
-    return table(["scale", "shift", "steps", "interval", *(MARKS[mark] for mark in marks)], rows)
+    return table(["scale", "shift", "steps", "interval", *(MARKS[mark] for mark in FEWER)], rows)
 
 
 def steps() -> list[str]:
@@ -158,15 +158,15 @@ def steps() -> list[str]:
 
 def told() -> list[str]:
     """What the model draws that is told different things: its marks, and their distance from those of the words."""
-    rows, marks = load("told")["rows"], [mark for mark in MARKS if mark != "hard_20"]
+    rows = load("told")["rows"]
 
     def cell(way: str, mark: str) -> str:
         beside = rows.get(f"{way} minus words")
         return f"{rows[way][mark]['mean']:.2f}" + (f"<br>{estimate(beside[mark])}" if beside else "")
 
     return table(
-        ["told", *(MARKS[mark] for mark in marks)],
-        [[words, *(cell(way, mark) for mark in marks)] for way, words in TOLD.items()],
+        ["told", *(MARKS[mark] for mark in FEWER)],
+        [[words, *(cell(way, mark) for mark in FEWER)] for way, words in TOLD.items()],
     )
 
 

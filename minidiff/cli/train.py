@@ -54,8 +54,14 @@ def train(
     check_choice("preset", preset, PRESETS)
     folder = out or Path("runs") / preset
     check_folder("out", folder)
-    changes: dict[str, Any] = {"minutes": minutes, "steps": steps, "batch_size": batch_size, "seed": seed}
-    changes |= {"learning_rate": learning_rate, "precision": precision}
+    changes: dict[str, Any] = {
+        "minutes": minutes,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "precision": precision,
+    }
     try:
         card = run(preset, folder, device=device, clip=clip, start=start, compiled=compiled, **changes)
     except KeyboardInterrupt as stop:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from minidiff.learn import exercise, number, numbers
+from minidiff.learn import demand, exercise, number, numbers
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.toy import ExactDenoiser, Mixture
 
@@ -22,10 +22,8 @@ def two_points(answer: Callable[..., Any]) -> str | None:
     for schedule, (x, time) in product((RectifiedFlow(), CosineSchedule()), cases):
         x_t, t = torch.tensor([x, time], dtype=torch.float64)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        value = number(answer(x_t, alpha, sigma))
+        value = demand(number(answer(x_t, alpha, sigma)), "return one number.")
         right = float(ExactDenoiser(data, schedule)(x_t.view(1, 1), t).x0)
-        if value is None:
-            return "return one number."
         if abs(value - right) < 1e-4:
             continue
         case = f"for x_t = {x_t:.1f}, alpha = {alpha:.3f}, sigma = {sigma:.3f}"
@@ -40,9 +38,7 @@ def two_points(answer: Callable[..., Any]) -> str | None:
 @exercise("1.2", "at pure noise x_t says nothing, and the best guess for the squared error is the mean of the data.")
 def one_step(answer: Any) -> str | None:
     """What a network trained with the squared error answers at t = 1, for 30% at -1 and 70% at +1: 0.4."""
-    value = number(answer)
-    if value is None:
-        return "give one number."
+    value = demand(number(answer))
     if abs(value - 0.4) < 1e-3:
         return None
     if abs(abs(value) - 1) < 0.01:
@@ -57,10 +53,7 @@ def one_step(answer: Any) -> str | None:
 @exercise("1.3", "every sample is perfect, and seven of eight peaks are missing: look at both columns, always.")
 def collapsed(answer: Any) -> str | None:
     """(on_data, modes, overlap) when all samples lie on one of eight equal peaks: (1, 1, 1/8)."""
-    found = numbers(answer, 3)
-    if found is None:
-        return "give three numbers, (on_data, modes, overlap)."
-    on_data, modes, overlap = found
+    on_data, modes, overlap = demand(numbers(answer, 3), "give three numbers, (on_data, modes, overlap).")
     if abs(on_data - 1) > 1e-3:
         return "on_data: is any sample farther than 3 standard deviations from a peak?"
     if modes != 1:

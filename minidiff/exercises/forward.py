@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 
-from minidiff.learn import exercise, number, numbers
+from minidiff.learn import demand, exercise, number, numbers
 from minidiff.schedules import CosineSchedule, LinearSchedule
 
 
 @exercise("2.1", "the kept shares multiply, and the variances add after the older one has shrunk.")
 def two_steps_are_one(answer: Any) -> str | None:
     """(a, b) with x_2 = a x_0 + b z for beta_1 = 0.1, beta_2 = 0.2: a^2 = 0.9 * 0.8, b^2 = 1 - a^2."""
-    pair = numbers(answer, 2)
-    if pair is None:
-        return "give two numbers, (a, b)."
-    a, b = pair
+    a, b = demand(numbers(answer, 2), "give two numbers, (a, b).")
     if abs(a - 0.72) < 1e-3:
         return "0.72 is the share of the variance; a multiplies x_0 itself, so take a root."
     if abs(a - math.sqrt(0.72)) > 5e-3:
@@ -38,10 +35,8 @@ def any_step(answer: Callable[..., Any]) -> str | None:
     cases = [(1.0, 0.0, 0.6, 0.8), (0.8, 0.6, 0.6, 0.8), (0.9, 0.1, 0.5, 0.5)]
     for case in cases:
         alpha_s, sigma_s, alpha_t, sigma_t = case
-        pair = numbers(answer(*(torch.tensor(v, dtype=torch.float64) for v in case)), 2)
-        if pair is None:
-            return "return two numbers, (a, std)."
-        a, std = pair
+        given = answer(*(torch.tensor(v, dtype=torch.float64) for v in case))
+        a, std = demand(numbers(given, 2), "return two numbers, (a, std).")
         told = f"for alpha_s, sigma_s, alpha_t, sigma_t = {', '.join(map(str, case))}"
         if abs(a - alpha_t / alpha_s) > 1e-6:
             return f"{told}, a should be {alpha_t / alpha_s:.4f}: it turns alpha_s x_0 into alpha_t x_0."
@@ -56,9 +51,7 @@ def any_step(answer: Callable[..., Any]) -> str | None:
 @exercise("2.3", "half is gone just after a quarter of the linear schedule, and just before half of the cosine one.")
 def half_signal(answer: Any) -> str | None:
     """(t_linear, t_cosine) at which alpha_bar = 1/2, so that the signal-to-noise ratio is 1."""
-    pair = numbers(answer, 2)
-    if pair is None:
-        return "give two times between 0 and 1, (t_linear, t_cosine)."
+    pair = demand(numbers(answer, 2), "give two times between 0 and 1, (t_linear, t_cosine).")
     for name, schedule, t in zip(("linear", "cosine"), (LinearSchedule(), CosineSchedule()), pair, strict=True):
         if not 0 <= t <= 1:
             return f"{name}: times run from 0 to 1, so divide the number of the step by T."
@@ -72,10 +65,7 @@ def half_signal(answer: Any) -> str | None:
 @exercise("2.4", "four copies of a pixel average the noise's variance down to a quarter: log 4 = 1.39.")
 def twice_the_size(answer: Any) -> str | None:
     """By how much log-SNR must fall when every pixel is doubled along both edges: log 4."""
-    found = number(answer)
-    if found is None:
-        return "give one number."
-    shift = abs(found)
+    shift = abs(demand(number(answer)))
     if abs(shift - math.log(2)) < 0.02:
         return "that is for twice the pixels along one edge only; there are two edges."
     if any(abs(shift - other) < 0.02 for other in (math.log10(4), math.log2(4), 10 * math.log10(4))):

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from minidiff.common import seeded
-from minidiff.learn import exercise, number, numbers
+from minidiff.learn import demand, exercise, number, numbers
 
 
 @exercise("5.1", "two bundles would have shown you 0.30 and 0.60, and you would have blamed whatever you liked.")
 def effects(answer: Any) -> str | None:
     """Main effects of guidance (.15) and fine-tune (.15), and their interaction (.10), of the table .3 .4 .4 .6."""
-    values = numbers(answer, 3)
-    if values is None:
-        return "give three numbers: the effect of guidance, of the fine-tune, and their interaction."
+    hint = "give three numbers: the effect of guidance, of the fine-tune, and their interaction."
+    values = demand(numbers(answer, 3), hint)
     if abs(values[0] - 0.15) > 1e-6 or abs(values[1] - 0.15) > 1e-6:
         return "a main effect is the mean of two differences: one for each level of the other factor."
     if abs(values[2] - 0.05) < 1e-6:
@@ -30,9 +29,8 @@ def effects(answer: Any) -> str | None:
 @exercise("5.2", "so the regression wins, with an answer that is nobody's embedding.")
 def cosine_of_draw_and_mean(answer: Any) -> str | None:
     """Unit vectors u, v at 120 degrees: a draw has the mean cosine (1 + cos 120) / 2, their middle cos 60."""
-    values = numbers(answer, 2)
-    if values is None:
-        return "give two numbers: the mean cosine of a draw, and that of the normalized mean."
+    hint = "give two numbers: the mean cosine of a draw, and that of the normalized mean."
+    values = demand(numbers(answer, 2), hint)
     if abs(values[0] - 0.25) > 1e-3:
         return "a draw is right half of the time (cosine 1), and the other half it is 120 degrees off."
     if abs(values[1] - 0.5) > 1e-3:
@@ -43,9 +41,7 @@ def cosine_of_draw_and_mean(answer: Any) -> str | None:
 @exercise("5.3", "a fourteenth of the weights, which is why a look can be passed around as a file of a megabyte.")
 def weights_of_a_lora(answer: Any) -> str | None:
     """Rank 8 beside a 3x3 convolution of 128 channels: 8 (128 * 9) + 128 * 8."""
-    value = number(answer)
-    if value is None:
-        return "give one number."
+    value = demand(number(answer))
     if value == 128 * 128 * 9:
         return "that is the convolution itself; count A (8 rows) and B (8 columns)."
     if value == 8 * 128 * 2:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from minidiff.common import seeded
-from minidiff.learn import exercise, number, numbers
+from minidiff.learn import demand, exercise, number, numbers, shaped
 from minidiff.schedules import CosineSchedule
 
 
@@ -18,9 +18,7 @@ def error_of_the_picture(answer: Any) -> str | None:
     """0.02 sigma / alpha at t = 0.999 of the cosine schedule."""
     t = torch.tensor(0.999, dtype=torch.float64)
     factor = float(CosineSchedule().sigma(t) / CosineSchedule().alpha(t))
-    value = number(answer)
-    if value is None:
-        return "give one number."
+    value = demand(number(answer))
     if abs(value - 0.02 / factor) < 1e-6:
         return "that is the other way round: the picture is divided by alpha, not by sigma."
     if abs(value - (0.02 * factor) ** 2) < 0.02 * (0.02 * factor) ** 2:
@@ -37,9 +35,8 @@ def ddim_from_the_picture(answer: Callable[..., Any]) -> str | None:
     """A function (x_t, x0_hat, alpha_t, sigma_t, alpha_s, sigma_s) -> x_s."""
     x_t, x0_hat = torch.randn(2, 4, generator=seeded(0), dtype=torch.float64)
     alpha_t, sigma_t, alpha_s, sigma_s = 0.5, 0.9, 0.8, 0.3  # all different: to mistake one is to be wrong
-    value = torch.as_tensor(answer(x_t, x0_hat, alpha_t, sigma_t, alpha_s, sigma_s), dtype=torch.float64)
-    if value.shape != x_t.shape:
-        return f"return x_s, a tensor of x_t's shape {tuple(x_t.shape)}."
+    hint = f"return x_s, a tensor of x_t's shape {tuple(x_t.shape)}."
+    value = demand(shaped(answer(x_t, x0_hat, alpha_t, sigma_t, alpha_s, sigma_s), x_t), hint)
     if torch.allclose(value, alpha_s * x0_hat + sigma_s * x_t):
         return "x_t is not the noise: take alpha_t x0_hat away from it, and divide by sigma_t."
     if torch.allclose(value, alpha_s * x0_hat + sigma_s * (x_t - alpha_t * x0_hat)):
@@ -55,9 +52,7 @@ def best_guess_for_a_gaussian(answer: Callable[..., Any]) -> str | None:
     """A function (x_t, sigma_t) -> E[eps | x_t] for x0 ~ N(0, 1) and alpha^2 + sigma^2 = 1."""
     x_t = torch.linspace(-2, 2, 5, dtype=torch.float64)
     for sigma in torch.tensor([0.3, 0.8], dtype=torch.float64):
-        value = torch.as_tensor(answer(x_t, sigma), dtype=torch.float64)
-        if value.shape != x_t.shape:
-            return "return one guess for each x_t."
+        value = demand(shaped(answer(x_t, sigma), x_t), "return one guess for each x_t.")
         if torch.allclose(value, -sigma * x_t):
             return "mind the sign: the score of a Gaussian is -x_t, and the equation has a minus of its own."
         if torch.allclose(value, x_t):
@@ -70,9 +65,7 @@ def best_guess_for_a_gaussian(answer: Callable[..., Any]) -> str | None:
 @exercise("3.4", "one divided by (1 - decay) is how far an average looks back, 70% of that is its half-life.")
 def half_life(answer: Any) -> str | None:
     """(n, m) with 0.99^n = 0.999^m = 1/2."""
-    steps = numbers(answer, 2)
-    if steps is None:
-        return "give two numbers."
+    steps = demand(numbers(answer, 2), "give two numbers.")
     for value, decay in zip(steps, (0.99, 0.999), strict=True):
         right = math.log(2) / -math.log(decay)
         if abs(value - 1 / (1 - decay)) < 1e-6:

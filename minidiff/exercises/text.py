@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from minidiff.common import seeded
-from minidiff.learn import exercise, number, numbers
+from minidiff.learn import demand, exercise, number, numbers
 
 
 @exercise("4.1", "the mask comes before the softmax, so what may be read shares everything.")
 def weights_with_padding(answer: Any) -> str | None:
     """softmax(2, 1, -inf)."""
-    weights = numbers(answer.flatten() if isinstance(answer, Tensor) else answer, 3)
-    if weights is None:
-        return "give three numbers, one for each word."
+    weights = demand(numbers(answer, 3), "give three numbers, one for each word.")
     e = math.e
     if abs(weights[2]) > 1e-9:
         return "padding must not be heard at all: its score is minus infinity before the softmax."
@@ -55,9 +53,7 @@ def who_has_which_color(answer: Callable[..., Any]) -> str | None:
             return float(shapes.denoiser.loss(x0, cond, seeded(5), t).mean())
 
     right = loss([exchanged(scene) for scene in pairs]) / loss(pairs)
-    value = number(answer(shapes, pairs, x0))
-    if value is None:
-        return "return one number."
+    value = demand(number(answer(shapes, pairs, x0)), "return one number.")
     if abs(value - 1 / right) < 0.02 / right:
         return "that is the other way round: divide the loss with exchanged colors by the one with the truth."
     if abs(value - 1) < 1e-4:
@@ -91,9 +87,7 @@ def guidance_by_hand(answer: Callable[..., Any]) -> str | None:
 @exercise("4.4", "where the class is certain there is nothing left to insist on; guidance acts where classes meet.")
 def far_on_its_own_side(answer: Any) -> str | None:
     """lim (w - 1) d/dx log p(c | x) = 0."""
-    value = number(answer)
-    if value is None:
-        return "give the limit as a number; nothing is 0."
+    value = demand(number(answer), "give the limit as a number; nothing is 0.")
     if abs(value) > 1e-6:
         return "write p(c | x) for the two Gaussians: it is a logistic function of x. What is its slope far out?"
     return None

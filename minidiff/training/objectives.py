@@ -58,9 +58,9 @@ class Denoising(nn.Module):
         self.denoiser = denoiser
         self.drop = drop
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
-        if 0 < label_drop < 1 and not reads(denoiser, "labels"):
+        if 0 < label_drop < 1 and not reads(denoiser, "label"):
             raise ValueError("`label_drop` must be 0 for a network without labels, or 1 if its source has them.")
-        if drop and not reads(denoiser, "context_dim", "pooled_dim", "image_dim"):
+        if drop and not reads(denoiser, "text", "image"):
             raise ValueError("`drop` must be None for a network that is told neither text nor image.")
         self.start = ""
 
@@ -74,12 +74,13 @@ class Denoising(nn.Module):
     @property
     def details(self) -> dict[str, Any]:
         """How it is learned: the weights of errors and times, what is dropped, and the schedule at three times."""
-        said, d = {"drop": str(self.drop), "label_drop": self.label_drop}, self.denoiser
-        if not isinstance(d, NetDenoiser) or isinstance(d.schedule, nn.Module):  # one's own, or learned
+        denoiser, said = self.denoiser, {"drop": str(self.drop), "label_drop": self.label_drop}
+        if not isinstance(denoiser, NetDenoiser) or isinstance(denoiser.schedule, nn.Module):  # one's own, or learned
             return said
-        t = torch.tensor([0.25, 0.5, 0.75], device=next(d.parameters(), torch.empty(0)).device)
-        parts = [torch.as_tensor(f(t)).expand(3) for f in (d.schedule.alpha, d.schedule.sigma)]
-        said |= {name: getattr(d, name) for name in ("weighting", "time_sampling", "time_shape")}
+        schedule, home = denoiser.schedule, next(denoiser.parameters(), torch.empty(0)).device
+        t = torch.tensor([0.25, 0.5, 0.75], device=home)
+        parts = [torch.as_tensor(f(t)).expand(3) for f in (schedule.alpha, schedule.sigma)]
+        said |= {name: getattr(denoiser, name) for name in ("weighting", "time_sampling", "time_shape")}
         return said | {"schedule": [[round(value, 4) for value in part.tolist()] for part in parts]}
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:

@@ -64,8 +64,10 @@ class InMemory:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the samples and of their captions, if any: a run that goes on with others says so."""
-        parts = [tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes() for tensor in self._tensors().values()]
-        return hashlib.sha256(repr(getattr(self, "captions", None)).encode() + b"".join(parts)).hexdigest()
+        digest = hashlib.sha256(repr(getattr(self, "captions", None)).encode())
+        for tensor in self._tensors().values():
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
