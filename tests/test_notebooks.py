@@ -100,6 +100,16 @@ def test_a_solution_runs_on_what_the_chapter_has_defined_so_far(chapter: dict[st
                 known |= bound
 
 
+def test_its_text_reads_well_where_no_directive_is_known(chapter: dict[str, Any]) -> None:
+    """Colab and GitHub show what stands in a fence of backquotes as code, formulas and lists included."""
+    for cell in chapter["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            assert not re.search(r"^\s*`{3,}\{", source, re.M), "write it as in book/tools/asides.py, or with colons"
+            assert source.count("<details>") == source.count("</details>")
+            assert "{solution}" not in source or source.count("{solution}") == source.count("<summary>Solution<")
+
+
 def test_cells_are_short(chapter: dict[str, Any]) -> None:
     lengths = [len("".join(cell["source"]).splitlines()) for cell in _code(chapter)[1:]]
     assert max(lengths) <= 25
