@@ -59,7 +59,12 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
     nearer, both = told["prior minus sentence"]["similarity"], told["words and prior minus words"]["base_100"]
     most = told["words and picture minus words"]
     assert both["low"] < 0 < both["high"] and most["base_100"]["low"] > 0
+    styled = rows["model"]["all"]["style"]["mean"]
     for said in (
+        f"is recognized among a hundred concepts in **{mean['model']['all']} of 100** cases",
+        f"the designers' own pictures get {mean['ceiling']['all']}.",
+        f"The **style** is right in {100 * styled:.0f} of 100",
+        f"of its training prompts only {100 * trained['base_100']['mean']:.0f} of 100 are recognized",
         f"nearer to the true pictures, by {evaluation.estimate(nearer)}".replace("\N{NO-BREAK SPACE}", " "),
         f"{both['mean']:.2f} more right, but the interval includes zero",
         f"{most['base_100']['mean']:.2f} more right, and {most['similarity']['mean']:.2f} more similar",
