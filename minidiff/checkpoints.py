@@ -43,7 +43,7 @@ def find(name: str | Path) -> Path:
         return folder
     if folder.exists() and str(name) not in bundled():
         raise ValueError(f"`checkpoint` must be a folder with config.json and model.safetensors; {name} has none.")
-    return BUNDLED / check_choice("checkpoint", str(name), bundled())
+    return BUNDLED / check_choice("checkpoint", str(name), bundled(), ", or the folder of a model")
 
 
 def reads_words(name: str | Path) -> bool:

@@ -264,8 +264,8 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
 Choice = TypeVar("Choice", bound=str)
 
 
-def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
-    """Return value if it is among the choices; otherwise name them, and the nearest one."""
+def check_choice(name: str, value: Any, choices: Iterable[Choice], besides: str = "") -> Choice:
+    """Return value if it is among the choices; otherwise name them, what else would do, and the nearest one."""
     known = list(choices)
     for choice in known:
         if value == choice:
@@ -273,7 +273,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Choice]) -> Choice:
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     named = ", ".join(known[:40]) + ", ..." * (len(known) > 40)
-    raise ValueError(f"`{name}` must be one of {named}; got {shortened(value)}.{hint}")
+    raise ValueError(f"`{name}` must be one of {named}{besides}; got {shortened(value)}.{hint}")
 
 
 def shortened(value: Any) -> str:

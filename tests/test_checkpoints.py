@@ -102,7 +102,11 @@ def refused(folder: str | Path, pattern: str, kind: type[ValueError] = Checkpoin
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    refused("emoji64", "must be one of .*emoji-64.*; got 'emoji64'. Did you mean 'emoji-64'", ValueError)
+    refused(
+        "emoji64",
+        "must be one of .*emoji-64.*, or the folder of a model; got 'emoji64'. Did you mean 'emoji-64'",
+        ValueError,
+    )
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:

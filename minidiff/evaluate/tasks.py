@@ -22,7 +22,7 @@ from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, ink_and_mask
 from minidiff.text import MiniClip
 
-BATCH = 512  # pictures generated at once
+BATCH = 128  # pictures generated at once: fills a GPU, and on two cores the bar still moves
 AGAIN = 0.3  # the time to which copies are noised before they are drawn again
 CANDIDATES, HARD = 100, 20  # bases to choose from: any, and of the same group
 SEED_STRIDE = 1_000_000  # between repeats, so that no two pictures of one evaluation start from the same noise
