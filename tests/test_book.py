@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -111,6 +112,22 @@ def test_the_address_of_the_book_shows_its_picture_and_leads_to_it() -> None:
     assert 'property="og:image"' in index and "<title>Diffusion Models Demystified</title>" in index
     assert 'url=book/intro.html"' in index and '<a href="book/intro.html">Diffusion Models Demystified</a>' in index
     assert "search.html" in (BUILT / "404.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+def test_boxes_and_folds_of_a_notebook_are_those_of_its_page(name: str, page: Page, address: str) -> None:
+    text = (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")
+    summaries = re.findall(r"<summary>(.*?)</summary>", text)
+    page.open(f"{address}/{name}.html")
+    titles = page.run(
+        "[...document.querySelectorAll('.fold > .admonition-title, .fold summary')].map(e => e.innerText)"
+    )
+    folds = [title for title in summaries if title not in ("Solution", "Answers")]
+    assert len(titles) == len(folds) and all(a.startswith(b) for a, b in zip(titles, folds, strict=True))
+    boxes = "document.querySelectorAll('.bd-article .admonition:not(.exercise, .solution, .fold, .proof)').length"
+    assert page.run(boxes) == len(re.findall(r'"> \*\*[^*]*\*\*\\n"', text)) > 0
+    assert page.run("document.querySelectorAll('.solution').length") == summaries.count("Solution")
+    assert page.run("document.querySelectorAll('.solution .fold, .bd-article blockquote').length") == 0
 
 
 @pytest.mark.parametrize("name", PAGES)
