@@ -50,8 +50,8 @@ class Boxes(SphinxTransform):
             first = quote[0] if len(quote) else nodes.Text("")
             words = [node for node in first.children if node.astext()] if isinstance(first, nodes.paragraph) else []
             if len(words) == 1 and isinstance(words[0], nodes.strong):
-                kind = ["tip"] if first.astext().startswith(("Predict", "In Colab")) else []
-                quote.replace_self(box(words[0].children, quote[1:], *kind))
+                kind = "tip" if first.astext().startswith(("Predict", "In Colab")) else "plain"
+                quote.replace_self(box(words[0].children, quote[1:], kind))
 
 
 class Folds(SphinxTransform):
