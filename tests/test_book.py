@@ -119,15 +119,23 @@ def test_boxes_and_folds_of_a_notebook_are_those_of_its_page(name: str, page: Pa
     text = (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")
     summaries = re.findall(r"<summary>(.*?)</summary>", text)
     page.open(f"{address}/{name}.html")
-    titles = page.run(
-        "[...document.querySelectorAll('.fold > .admonition-title, .fold summary')].map(e => e.innerText)"
-    )
-    folds = [title for title in summaries if title not in ("Solution", "Answers")]
+    titles = page.run("[...document.querySelectorAll('.dropdown > .admonition-title')].map(e => e.innerText)")
+    folds = [title for title in summaries if title != "Answers"]
     assert len(titles) == len(folds) and all(a.startswith(b) for a, b in zip(titles, folds, strict=True))
-    boxes = "document.querySelectorAll('.bd-article .admonition:not(.exercise, .solution, .fold, .proof)').length"
-    assert page.run(boxes) == len(re.findall(r'"> \*\*[^*]*\*\*\\n"', text)) > 0
-    assert page.run("document.querySelectorAll('.solution').length") == summaries.count("Solution")
-    assert page.run("document.querySelectorAll('.solution .fold, .bd-article blockquote').length") == 0
+    boxes = "document.querySelectorAll('.bd-article .admonition:not(.dropdown, .hide)').length"
+    assert page.run(boxes) == len(re.findall(r'"> \*\*[^*]*\*\*\\n",\s*">\\n"', text)) > 0
+    assert page.run("document.querySelectorAll('.quiz').length") == summaries.count("Answers")
+    assert page.run("document.querySelectorAll('.bd-article blockquote').length") == 0
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+def test_equations_have_the_numbers_that_the_notebook_gives_them(name: str, page: Page, address: str) -> None:
+    text = (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")
+    page.open(f"{address}/{name}.html")
+    counted = page.run("[...document.querySelectorAll('.eqno')].map(e => e.innerText.replace('#', ''))")
+    assert counted == re.findall(r'\$\$ (\(\d\.\d+\))(?:\\n)?"', text)
+    links = "[...document.querySelectorAll('.bd-article a.internal[href*=\"#equation-\"]')].map(e => e.textContent)"
+    assert page.run(links) == re.findall(r"quation (\(\d\.\d+\))", text)
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -92,7 +92,7 @@ def test_a_solution_runs_on_what_the_chapter_has_defined_so_far(chapter: dict[st
     known = set(dir(builtins))
     for cell in chapter["cells"]:
         source = "".join(cell["source"])
-        solution = cell["cell_type"] == "markdown" and "{solution}" in source
+        solution = cell["cell_type"] == "markdown" and "<summary>Solution" in source
         for code in re.findall(r"```python\n(.*?)```", source, re.S) if solution else [source]:
             if solution or cell["cell_type"] == "code":
                 wanted, bound = _names(code)
@@ -100,14 +100,25 @@ def test_a_solution_runs_on_what_the_chapter_has_defined_so_far(chapter: dict[st
                 known |= bound
 
 
-def test_its_text_reads_well_where_no_directive_is_known(chapter: dict[str, Any]) -> None:
-    """Colab and GitHub show what stands in a fence of backquotes as code, formulas and lists included."""
+def test_its_text_is_plain_markdown_that_needs_no_book(chapter: dict[str, Any]) -> None:
+    """Colab and GitHub know no directives and no roles: see book/tools/asides.py, quiz.py and references.py."""
     for cell in chapter["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            assert not re.search(r"^\s*`{3,}\{", source, re.M), "write it as in book/tools/asides.py, or with colons"
+            assert not re.search(r"\{[a-z:]+\}`|^(`{3,}|:{3,})\s*\{", source, re.M), source
             assert source.count("<details>") == source.count("</details>")
-            assert "{solution}" not in source or source.count("{solution}") == source.count("<summary>Solution<")
+
+
+def test_a_paper_is_cited_as_the_list_of_papers_has_it(chapter: dict[str, Any]) -> None:
+    listed = {}
+    for entry in (ROOT / "book" / "references.bib").read_text(encoding="utf-8").split("\n@")[1:]:
+        found = dict(re.findall(r"^\s*(\w+)\s*=\s*\{+(.*?)\}+,?$", entry, re.M))
+        ways = f"https://arxiv.org/abs/{found.get('eprint')}", f"https://doi.org/{found.get('doi')}", found.get("url")
+        listed |= dict.fromkeys(ways, (found["author"].partition(",")[0].strip("{}"), found["year"]))
+    text = "".join("".join(cell["source"]) for cell in chapter["cells"] if cell["cell_type"] == "markdown")
+    for words, address in re.findall(r"\[([^][]* \(?\d{4}\)?)\]\((http[^()\s]+)\)", text):
+        author, year = listed[address]
+        assert words.startswith(author) and year in words, (words, address)
 
 
 def test_cells_are_short(chapter: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """What stands beside the text, written in Markdown that Colab, an editor and GitHub show as well as the page does.
 
-A block quotation that begins with a line in bold is a box with that title:
+A block quotation that begins with a line in bold is a box with that title, and `Exercise 2.1` is an anchor, too:
 
     > **Predict before you run**
     >
     > What will it be?
 
-and what is folded away stays so everywhere:
+What is folded away stays so everywhere:
 
     <details><summary>How sure is this?</summary>
 
@@ -14,8 +14,7 @@ and what is folded away stays so everywhere:
 
     </details>
 
-On the page both become admonitions, the second a dropdown. A solution, which is a dropdown already, is folded inside
-its directive only for those who read the notebook; on the page the inner fold goes.
+On the page both become admonitions, the second a dropdown.
 """
 
 import re
@@ -27,16 +26,28 @@ from sphinx.transforms import SphinxTransform
 
 OPENING = re.compile(r"<details><summary>(.*)</summary>\s*")
 CLOSING = re.compile(r"</details>\s*")
+KINDS = {"Predict": "tip", "In Colab": "tip", "Exercise": "exercise", "Solution": "solution dropdown"}
 
 
-def box(title: list[nodes.Node], body: list[nodes.Node], *classes: str) -> nodes.admonition:
-    """An admonition with a title of its own."""
-    return nodes.admonition("", nodes.title("", "", *title), *body, classes=["admonition", *classes])
+def box(title: list[nodes.Node], body: list[nodes.Node], other: str) -> nodes.admonition:
+    """An admonition with a title of its own, which says what kind it is; `other` when it does not."""
+    said = "".join(node.astext() for node in title)
+    kind = next((kind for word, kind in KINDS.items() if said.startswith(word)), other)
+    ids = [nodes.make_id(said)] if kind == "exercise" else []
+    return nodes.admonition(
+        "", nodes.title("", "", *title), *body, classes=["admonition", *kind.split()], ids=ids, names=[]
+    )
 
 
 def is_raw(node: nodes.Node, pattern: re.Pattern[str]) -> re.Match[str] | None:
     """What the pattern finds in a piece of HTML that stands by itself."""
     return pattern.fullmatch(node.astext()) if isinstance(node, nodes.raw) else None
+
+
+def only(node: nodes.Node, kind: type[nodes.Element]) -> list[nodes.Node] | None:
+    """The children of the one thing of that kind which makes up a paragraph, else None."""
+    parts = [part for part in node.children if part.astext()] if isinstance(node, nodes.paragraph) else []
+    return parts[0].children if len(parts) == 1 and isinstance(parts[0], kind) else None
 
 
 class Boxes(SphinxTransform):
@@ -47,15 +58,13 @@ class Boxes(SphinxTransform):
     def apply(self) -> None:
         """Look at every quotation of the page."""
         for quote in list(self.document.findall(nodes.block_quote)):
-            first = quote[0] if len(quote) else nodes.Text("")
-            words = [node for node in first.children if node.astext()] if isinstance(first, nodes.paragraph) else []
-            if len(words) == 1 and isinstance(words[0], nodes.strong):
-                kind = "tip" if first.astext().startswith(("Predict", "In Colab")) else "plain"
-                quote.replace_self(box(words[0].children, quote[1:], kind))
+            title = only(quote[0], nodes.strong) if len(quote) else None
+            if title is not None:
+                quote.replace_self(box(title, quote[1:], "plain"))
 
 
 class Folds(SphinxTransform):
-    """Turns what stands between the tags of <details> into a dropdown, or into plain text inside a solution."""
+    """Turns what stands between the tags of <details> into a dropdown."""
 
     default_priority = 210
 
@@ -66,9 +75,8 @@ class Folds(SphinxTransform):
             end = next((i for i in range(place, len(parent)) if is_raw(parent[i], CLOSING)), None)
             if end is None:
                 raise ExtensionError(f"{self.env.docname}: {start.astext().strip()} is never closed.")
-            title, body = is_raw(start, OPENING)[1], parent[place + 1 : end]  # type: ignore[index]
-            solved = "solution" in parent.get("classes", []) or title == "Solution"
-            parent[place : end + 1] = body if solved else [box([nodes.Text(title)], body, "dropdown", "fold")]
+            title = [nodes.Text(is_raw(start, OPENING)[1])]  # type: ignore[index]
+            parent[place : end + 1] = [box(title, parent[place + 1 : end], "fold dropdown")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

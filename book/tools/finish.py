@@ -7,13 +7,12 @@
 - Buttons of the table of contents have names; a table's empty corner is no heading.
 - The theme listens to the first buttons for menu and contents that it finds; those of its header, which this book
   does not show, go, so that it finds the ones above the article. (Their names show without a script, too.)
-- Pages without a formula do not fetch MathJax, and ids that stand several times on a page are counted.
+- Pages without a formula do not fetch MathJax.
 - The address of the book alone is a page, too: whoever shares it shows the title picture. So is what is not there.
 """
 
 import pathlib
 import re
-from collections import Counter
 from urllib.parse import unquote
 
 import imagesize
@@ -41,7 +40,6 @@ DUMB = re.compile(r"<summary>(?=<span class=\"toctree-toggle\")")
 
 UNSEEN = re.compile(r'<button class="pst-navbar-icon sidebar-toggle [^>]*>.*?</button>', re.DOTALL)
 MATHJAX = re.compile(r"<script>window\.MathJax =[^<]*</script>|<script [^>]*tex-mml-chtml[^>]*></script>")
-TWICE = re.compile(r'(?<= id=")(?:exercise|solution|proof)-content(?=")')
 LEADING = """<!DOCTYPE html>
 <html lang="en">
   <head>
@@ -76,13 +74,7 @@ def finish(page: str, folder: pathlib.Path) -> str:
     page = re.sub(r"<img\s[^>]*>", sized, TOLD.sub(r"\1>", UNSEEN.sub("", VAIN.sub("", page))))
     if 'class="math' not in page:
         page = MATHJAX.sub("", page)
-    seen: Counter[str] = Counter()
-
-    def counted(found: re.Match[str]) -> str:
-        seen[found[0]] += 1
-        return f"{found[0]}-{seen[found[0]]}"
-
-    page = TWICE.sub(counted, re.sub(r"(?<=<title>)(.*?) &#8212; \1(?=</title>)", r"\1", page))
+    page = re.sub(r"(?<=<title>)(.*?) &#8212; \1(?=</title>)", r"\1", page)
     page = re.sub(r'<th class="([^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
     return DUMB.sub('<summary aria-label="its parts">', page)
 

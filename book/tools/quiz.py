@@ -1,6 +1,5 @@
 """Quizzes that answer in the page: a question, a list of options, and what is to be said of each.
 
-    :::{quiz}
     The question?
 
     1. An option.
@@ -12,15 +11,16 @@
     2. Yes. Why.
 
     </details>
-    :::
 
 On the page each option opens when it is chosen, by mouse or keyboard, and shows its answer; this is plain HTML and
 needs no script. In Colab the same text reads as a question with its options and, folded away, the answers.
 """
 
+from asides import CLOSING, OPENING, is_raw
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.errors import ExtensionError
+from sphinx.transforms import SphinxTransform
 
 
 def html(text: str) -> nodes.raw:
@@ -28,33 +28,40 @@ def html(text: str) -> nodes.raw:
     return nodes.raw("", text, format="html")
 
 
-class Quiz(SphinxDirective):
-    """One question. Exactly one answer begins with Yes, all others with No."""
+def quiz(question: nodes.Node, options: nodes.Node, answers: nodes.Node) -> list[nodes.Node]:
+    """Put each option together with its answer. Exactly one answer begins with Yes, all others with No."""
+    verdicts = [answer.astext().partition(".")[0] for answer in answers]
+    if len(options) != len(answers) or verdicts.count("Yes") != 1 or set(verdicts) != {"Yes", "No"}:
+        raise ExtensionError(f"Each option wants one answer, one 'Yes.', the others 'No.': {question.astext()}")
+    result = [html('<div class="quiz" role="group" aria-label="question">'), question]
+    for option, answer, verdict in zip(options, answers, verdicts, strict=True):
+        result.append(html(f'<details class="quiz-option" data-right="{verdict.lower()}"><summary>'))
+        result += [nodes.inline("", "", *paragraph.children) for paragraph in option]
+        result += [html("</summary>"), *answer.children, html("</details>")]
+    return [*result, html("</div>")]
 
-    has_content = True
 
-    def run(self) -> list[nodes.Node]:
-        """Put each option together with its answer."""
-        inner = nodes.Element()
-        self.state.nested_parse(self.content, self.content_offset, inner)
-        lists = [node for node in inner.children if isinstance(node, nodes.enumerated_list)]
-        if len(lists) != 2 or len(lists[0]) != len(lists[1]):
-            raise self.error("{quiz} wants two numbered lists of equal length: the options and the answers.")
-        options, answers = lists
-        verdicts = [answer.astext().partition(".")[0] for answer in answers]
-        if sorted(set(verdicts)) != ["No", "Yes"] or verdicts.count("Yes") != 1:
-            raise self.error(f"{{quiz}} wants one answer that begins with 'Yes.', the others 'No.'; got {verdicts}.")
-        result = [html('<div class="quiz" role="group" aria-label="question">')]
-        result += inner.children[: inner.children.index(options)]
-        for option, answer, verdict in zip(options, answers, verdicts, strict=True):
-            result.append(html(f'<details class="quiz-option" data-right="{verdict.lower()}"><summary>'))
-            for paragraph in option:
-                result.append(nodes.inline("", "", *paragraph.children))
-            result += [html("</summary>"), *answer.children, html("</details>")]
-        return [*result, html("</div>")]
+class Quizzes(SphinxTransform):
+    """Turns a question, its options and the answers folded below them into one."""
+
+    default_priority = 205  # before all that is folded becomes a dropdown
+
+    def apply(self) -> None:
+        """Look at every fold of answers."""
+        for start in list(self.document.findall(nodes.raw)):
+            if (found := is_raw(start, OPENING)) is None or found[1] != "Answers":
+                continue
+            parent, place = start.parent, start.parent.index(start)
+            question, options, _, answers, end = parent[place - 2 : place + 3]
+            lists = isinstance(options, nodes.enumerated_list) and isinstance(answers, nodes.enumerated_list)
+            if not (lists and is_raw(end, CLOSING)):
+                raise ExtensionError(
+                    f"{self.env.docname}: answers want a numbered list, and one above it of options."
+                )
+            parent[place - 2 : place + 3] = quiz(question, options, answers)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive."""
-    app.add_directive("quiz", Quiz)
+    """Register the transform."""
+    app.add_transform(Quizzes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
