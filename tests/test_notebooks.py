@@ -110,7 +110,7 @@ def test_its_text_is_plain_markdown_that_needs_no_book(chapter: dict[str, Any]) 
 
 
 def test_a_paper_is_cited_as_the_list_of_papers_has_it(chapter: dict[str, Any]) -> None:
-    listed = {}
+    listed: dict[str | None, tuple[str, str]] = {}
     for entry in (ROOT / "book" / "references.bib").read_text(encoding="utf-8").split("\n@")[1:]:
         found = dict(re.findall(r"^\s*(\w+)\s*=\s*\{+(.*?)\}+,?$", entry, re.M))
         ways = f"https://arxiv.org/abs/{found.get('eprint')}", f"https://doi.org/{found.get('doi')}", found.get("url")
@@ -119,6 +119,15 @@ def test_a_paper_is_cited_as_the_list_of_papers_has_it(chapter: dict[str, Any]) 
     for words, address in re.findall(r"\[([^][]* \(?\d{4}\)?)\]\((http[^()\s]+)\)", text):
         author, year = listed[address]
         assert words.startswith(author) and year in words, (words, address)
+
+
+def test_only_the_code_of_figures_and_the_imports_are_folded(chapter: dict[str, Any]) -> None:
+    cells = _code(chapter)
+    for cell in cells[2:]:
+        if "hide-input" in cell["metadata"].get("tags", []):
+            shown = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+            assert shown & {"image/png", "text/html"}, "".join(cell["source"])
+    assert cells[1]["metadata"]["tags"] == ["hide-input"] and "import" in "".join(cells[1]["source"])
 
 
 def test_cells_are_short(chapter: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ DARK = f"""(() => {{
         return ({SHOWN})(e) && !/, 0\\)$|transparent/.test(color) && light(color) < 0.5;
     }}).map(e => e.outerHTML.slice(0, 100));
 }})()"""
-FOLDED = ".quiz-option > p, div.dropdown > :not(.admonition-title), details.sd-dropdown > .sd-card-body"
+FOLDED = ".quiz-option > p, .admonition.dropdown > :not(.admonition-title), details.sd-dropdown > .sd-card-body"
 CONTROLS = """.mdf-controls, .demo :is(button, .demo-handle, .demo-hint), .toggle-button,
     minidiff-playground :is(form, button, input), .bd-sidebar-primary, .bd-sidebar-secondary,
     .bd-header-article, .prev-next-footer, .headerlink"""
