@@ -5,6 +5,7 @@ The card is JSON: command, settings, data, device, speed, cost, the course of th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import subprocess
 from dataclasses import asdict
@@ -57,19 +58,18 @@ def data_hash(source: Any) -> str:
 
 
 def flops_per_picture(objective: nn.Module, source: Any, n: int = 2) -> int:
-    """Floating-point operations of one training step, forward and backward, per picture; leaves no gradient.
+    """Floating-point operations of one training step, forward and backward, per picture; tried on a copy.
 
     Counted by torch for matrix products, convolutions and attention; a multiplication and an addition are two.
     """
     from accelerate.utils import send_to_device
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    generator = seeded(0)
-    batch = send_to_device(source.batch(source.order(0, 0)[:n], generator), next(objective.parameters()).device)
+    trial, generator = copy.deepcopy(objective), seeded(0)
+    batch = send_to_device(source.batch(source.order(0, 0)[:n], generator), next(trial.parameters()).device)
     # The plain kernel: not every fused one is counted.
     with sdpa_kernel(SDPBackend.MATH):
-        macs = multiply_accumulates(lambda: objective(batch, generator).float().mean().backward())
-    objective.zero_grad(set_to_none=True)
+        macs = multiply_accumulates(lambda: trial(batch, generator).float().mean().backward())
     return 2 * macs // n
 
 
@@ -80,6 +80,7 @@ def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops:
     name = torch.cuda.get_device_name(device) if on_gpu else device.type.upper()
     speed = result.step * config.batch_size / max(result.seconds, 1e-9)
     peak = next((peak for chip, peak in PEAK.items() if chip in name), None)
+    comparable = config.precision != "fp32" or "T4" in name
     return {
         "config": asdict(config),
         "minidiff": minidiff.__version__,
@@ -93,7 +94,7 @@ def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops:
         "images_per_second": speed,
         "flops_per_image": flops,
         "flops_per_second": flops * speed,
-        "utilization": flops * speed / peak if peak else None,
+        "utilization": flops * speed / peak if peak and comparable else None,
         "skipped_steps": result.skipped,
         "history": result.history[::every],
     }

@@ -210,8 +210,8 @@ def randn(shape: Sequence[int], generator: Generators = None, device: torch.devi
         return torch.randn(tuple(shape), generator=generator, device=home).to(device)
     if len(generator) != shape[0]:
         raise ValueError(f"`generator` must be one or a list with one per sample ({shape[0]}); got {len(generator)}.")
-    rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device).to(device) for g in generator]
-    return torch.stack(rows)
+    rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
+    return torch.stack(rows).to(device)
 
 
 @contextmanager

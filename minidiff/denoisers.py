@@ -22,7 +22,7 @@ from minidiff.common import (
     modes_kept,
     randn,
 )
-from minidiff.schedules import check_falling, forward_jump
+from minidiff.schedules import check_falling
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
 # What a network says in its configuration of the parts of a `Condition` that it reads
@@ -109,7 +109,7 @@ class NetDenoiser(nn.Module):
         """
         if type(t) is torch.Generator:  # train calls so what it trains
             raise ValueError("`objective` must return a loss, which a denoiser does not: write Denoising(denoiser).")
-        if sum(module.training for module in self.modules()) > self.training:  # more than this very module
+        if self.net.training:
             with modes_kept(self):
                 return self.eval().forward(x_t, t, cond)
         times = as_times(t, x_t)
@@ -138,9 +138,8 @@ class NetDenoiser(nn.Module):
         if t is None:
             t = self.draw_times(len(x0), generator, x0.device)
         eps = randn(x0.shape, generator, x0.device)
-        x_t = forward_jump(self.schedule, x0, t, eps)
         alpha, sigma = alpha_sigma(self.schedule, t, x0)
-        error = self._ask(x_t, t, cond) - target(self.parameterization, x0, eps, alpha, sigma)
+        error = self._ask(alpha * x0 + sigma * eps, t, cond) - target(self.parameterization, x0, eps, alpha, sigma)
         squared = error.float().square().flatten(1).mean(1)
         return squared if self.weighting == "uniform" else squared * self._min_snr(alpha, sigma)
 

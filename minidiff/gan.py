@@ -75,8 +75,8 @@ def picture_discriminator(size: int = 16, widths: tuple[int, ...] = (64, 96), pa
 class GANConfig:
     """How to train a GAN: two Adams with one learning rate.
 
-    betas, r1_every and ema_decay follow StyleGAN2 (Karras et al. 2020, section 3.1). r1: weight of the R1 penalty,
-    0 = off; it doubles the cost of a step, so only every `r1_every`-th has it, as many times as strong.
+    betas and ema_decay follow StyleGAN2 (Karras et al. 2020, section 3.1). r1: weight of the R1 penalty, 0 = off; it
+    doubles the cost of a step, so only every `r1_every`-th has it, as many times as strong (StyleGAN2: every 16th).
     latent: coordinates of the noise. Raises ValueError for a value out of range.
     """
 
@@ -115,7 +115,7 @@ class GANResult:
     def sample(self, n: int, generator: torch.Generator | None = None, averaged: bool = True) -> Tensor:
         """Draw n samples, (n, ...): one pass through the generator with its averaged (or its last) weights."""
         z = torch.randn(n, self.latent, generator=generator)
-        return (self.ema.module() if averaged else self.generator)(z)
+        return (self.ema.module() if averaged else self.generator)(z.to(next(self.generator.parameters()).device))
 
 
 def discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor, r1: float = 0.0) -> Tensor:
@@ -153,7 +153,7 @@ def train_gan(
     ends the run by returning True. Data and noise depend on the config's seed alone.
     """
     noise = seeded(fold_in(config.seed, 0))
-    players = (generator, discriminator)
+    players, device = (generator, discriminator), next(generator.parameters()).device
     adams = [torch.optim.Adam(p.parameters(), config.learning_rate, betas=config.betas) for p in players]
     result = GANResult(generator, discriminator, EMA(generator, config.ema_decay), config.latent)
     order, epoch, place = source.order(config.seed, 0), 0, 0
@@ -167,7 +167,8 @@ def train_gan(
             order = source.order(config.seed, epoch)
         real, _ = source.batch(order[place : place + config.batch_size], noise)
         place += config.batch_size
-        fake = generator(torch.randn(config.batch_size, config.latent, generator=noise))
+        real = real.to(device)
+        fake = generator(torch.randn(config.batch_size, config.latent, generator=noise).to(device))
 
         r1 = config.r1 * config.r1_every if step % config.r1_every == 0 else 0.0
         loss_d = discriminator_loss(discriminator, real, fake.detach(), r1)

@@ -64,6 +64,7 @@ class Guided:
         times = as_times(t, x_t)
         low, high = self.interval
         acts = (times >= low) & (times <= high)
+        cond = cond or (self.null and self.null.null())  # nothing asked for, but something to move away from
         never = self.scale == 1 or (not cond and self.weak is None)
         if never or ((low, high) != (0, 1) and not bool(acts.any())):  # looking at times waits for a GPU
             return self.denoiser(x_t, times, cond)

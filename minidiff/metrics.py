@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import check_choice, check_int, check_number, seeded
+from minidiff.common import check_choice, check_int, seeded
 from minidiff.data.emoji import to_float
 
 WHITE = 1 - 10 / 127.5  # paler than 245 of 255 in all channels is background: sheets are stored with loss
@@ -194,16 +194,15 @@ def nearest(samples: Tensor, pictures: Tensor, feature: str = "feature") -> tupl
 
 
 def copies(
-    distances: tuple[Tensor, Tensor], real_distances: tuple[Tensor, Tensor], quantile: float = 0.01
+    distances: tuple[Tensor, Tensor], real_distances: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, tuple[float, float]]:
     """Which samples are copies, (N,) booleans, and the two thresholds.
 
-    A copy is nearer than 99% of real pictures are (1 - quantile) in both senses. The 1% make it strict, and "both"
+    A copy is nearer than 99% of real pictures are in both senses. The 1% make it strict, and "both"
     means that the same thing drawn anew is no copy. distances: of samples to their nearest training picture, in
     features and in foreground pixels, each (N,); real_distances: the same of held-out real pictures.
     """
-    check_number("quantile", quantile, 0, 1)
-    thresholds = tuple(float(torch.quantile(real.cpu().double(), quantile)) for real in real_distances)
+    thresholds = tuple(float(torch.quantile(real.cpu().double(), 0.01)) for real in real_distances)
     near = [d.cpu().double() < limit for d, limit in zip(distances, thresholds, strict=True)]
     return near[0] & near[1], (thresholds[0], thresholds[1])
 
@@ -218,15 +217,15 @@ def _check_equal(features: Tensor, reference: Tensor, least: int) -> int:
     return n
 
 
-def score_pictures(x: Tensor, real: Tensor, k: int = 1) -> dict[str, float]:
+def score_pictures(x: Tensor, real: Tensor) -> dict[str, float]:
     """How well pictures (N, ...) match real ones (M, ...), by distances between pixels.
 
-    Around each real picture lies a ball that reaches to its k-th nearest other real picture. coverage: share of the
+    Around each real picture lies a ball that reaches to the nearest other real picture. coverage: share of the
     balls that hold a sample (Naeem et al. 2020); on_data: share of samples that lie in some ball (Kynkäänniemi et al.
     2019, precision). overlap: their harmonic mean, so a collapse, all on the data and covering nothing, gets nothing.
     """
     x, real = x.flatten(1), real.flatten(1)
-    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # the nearest is the picture itself
+    radius = torch.cdist(real, real).kthvalue(2, dim=1).values  # the nearest is the picture itself
     inside = torch.cdist(x, real) <= radius  # (N, M)
     coverage, on_data = float(inside.any(0).float().mean()), float(inside.any(1).float().mean())
     overlap = 2 * coverage * on_data / max(coverage + on_data, 1e-9)

@@ -49,7 +49,7 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Preset:
-    """A training run with a name. build(device, clip) prepares a Job; `minutes` on the device it is meant for."""
+    """A training run with a name. build(device, clip) prepares a Job."""
 
     summary: str
     config: TrainConfig
@@ -235,6 +235,8 @@ def run(
     pays on a GPU. clip: the checkpoint that an emoji model or a recipe's builds upon. start: a model of the same
     shape, whose weights training begins with. Returns the card.
     """
+    from accelerate import PartialState
+
     preset = PRESETS[check_choice("preset", name, PRESETS)]
     if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
         raise ValueError(f"`clip` must be left out for {name}: only emoji models and recipes use one; got {clip!r}.")
@@ -251,6 +253,8 @@ def run(
     if compiled:
         _compile(job.objective)
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
+    if not PartialState().is_main_process:  # of several processes one writes
+        return {}
     measured = job.finish(result.ema_objective, folder)
     said = {**changes, "clip": clip, "start": start, "compile": compiled or None}
     said = {k: v for k, v in said.items() if v is not None}

@@ -93,15 +93,15 @@ class PriorPairs:
         self.pictures = EmojiPictures(emoji, size=1, device=device)
         self.order = self.pictures.order  # flat picture indices, a variant per base and style
         self.captions, self.rows = captions, self.pictures.indices
-        self.place = torch.full((len(STYLES) * len(emoji),), -1)
-        self.place[self.rows] = torch.arange(len(self.rows))
+        self.place = torch.full((len(STYLES) * len(emoji),), -1, device=device)
+        self.place[self.rows] = torch.arange(len(self.rows), device=device)
         self.images = embed_images(emoji, clip, self.rows, device)
         ids = captions.ids[self.rows.to(captions.ids.device)]
         self.sentences = embed_ids(clip, ids.flatten(0, 1)).view(*ids.shape[:2], -1)  # (M, V, dim)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition]:
         """The embeddings of the pictures at flat indices (B,), each with one of its captions."""
-        place = self.place[indices.cpu()].to(self.images.device)
+        place = self.place[indices]
         variants = self.sentences.shape[1]
         variant = torch.randint(variants, (len(place),), generator=generator, device=generator.device)
         return self.images[place], sentence(self.sentences[place, variant.to(place.device)])

@@ -266,14 +266,14 @@ def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> 
     Words are taken in lower case, without punctuation; the empty prompt has none. Raises ValueError for a word that
     has no place, with the nearest one that has, for more than `length` words, and for anything but a list of strings.
     """
-    prompts = as_list(prompts)
-    ids = torch.zeros(len(prompts), length, dtype=torch.long)
-    for row, prompt in zip(ids, prompts, strict=True):
+    rows = []
+    for prompt in as_list(prompts):
         words = _words(prompt)
         if len(words) > length:
             raise ValueError(f"`prompts` must have at most {length} words each; got {len(words)}.")
-        for i, word in enumerate(words):
-            row[i] = places[word if word in places else check_choice("prompts", word, places)]
+        found = [places[word if word in places else check_choice("prompts", word, places)] for word in words]
+        rows.append(found + [0] * (length - len(found)))
+    ids = torch.tensor(rows, dtype=torch.long).view(len(rows), length)
     return ids, ids > 0
 
 

@@ -30,8 +30,13 @@ class Mixture:
         if self.means.dim() != 2:
             raise ValueError(f"`means` must have shape (K, D); got {tuple(self.means.shape)}.")
         weights, self.stds = self._one_per_mean("weights", weights), self._one_per_mean("stds", stds)
+        if not bool(weights.sum() > 0):
+            raise ValueError("`weights` must not all be 0.")
         self.weights = weights / weights.sum()
-        self.labels = None if labels is None else self._one_per_mean("labels", labels).long()
+        classes = None if labels is None else self._one_per_mean("labels", labels)
+        if classes is not None and not torch.equal(classes, classes.round()):
+            raise ValueError(f"`labels` must be whole numbers; got {classes.tolist()}.")
+        self.labels = None if classes is None else classes.long()
 
     def _one_per_mean(self, name: str, values: Numbers) -> Tensor:
         numbers = torch.as_tensor(values, dtype=torch.float64)

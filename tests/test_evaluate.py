@@ -169,7 +169,7 @@ def test_prompts_are_drawn_in_batches_with_a_seed_each() -> None:
         return torch.full((len(prompts), 3, 2, 2), float("nan"))
 
     x = draw(generate, ["a"] * 700, [None] * 700, Settings(), 5)
-    assert [n for n, _ in calls] == [512, 188]
+    assert [n for n, _ in calls] == [128] * 5 + [60]
     assert [s for _, seeds in calls for s in seeds] == list(range(5, 705))
     assert x.dtype == torch.uint8 and x.shape == (700, 3, 2, 2)
     with pytest.raises(ValueError, match="must return shape"):

@@ -83,6 +83,15 @@ def test_a_negative_condition_is_what_is_moved_away_from(denoiser):
     assert_same(Guided(denoiser, null=COND, scale=5.0)(X, 0.6, COND), towards)
 
 
+def test_without_a_prompt_one_can_still_move_away():
+    exact, x = ExactDenoiser(points("eight"), RectifiedFlow()), randn((4, 2), seeded(3)).double()
+    unwanted = Condition(label=torch.tensor([1]))
+    away = Guided(exact, null=unwanted, scale=5.0)(x, 0.5)
+    plain, wrong = exact(x, 0.5), exact(x, 0.5, unwanted.expand(4))
+    assert torch.allclose(away.x0, wrong.x0 + 5 * (plain.x0 - wrong.x0))
+    assert not torch.allclose(away.x0, plain.x0)
+
+
 @each_denoiser
 def test_outside_its_interval_guidance_is_off_sample_by_sample(denoiser):
     guided = Guided(denoiser, scale=4.0, interval=(0.3, 0.7))

@@ -254,3 +254,15 @@ def test_a_small_net_reaches_the_bayes_loss_and_not_less(variance=0.25):
     standard_error = float(losses.view(200, 1000).var(0).mean().sqrt()) / math.sqrt(len(losses))
     assert float(losses.mean()) <= 1.05 * bayes
     assert float(losses.mean()) >= bayes - 3 * standard_error
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"weights": [0.0, 0.0]}, "`weights` must not all be 0"),
+        ({"labels": [1.5, 2.0]}, r"`labels` must be whole numbers; got \[1.5, 2.0\]"),
+    ],
+)
+def test_a_mixture_of_nothing_and_half_classes_are_refused(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Mixture(**({"weights": [0.3, 0.7], "means": [[-1.0], [0.6]], "stds": [0.3, 0.4]} | wrong))

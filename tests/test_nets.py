@@ -164,7 +164,7 @@ def test_wrong_shapes_get_a_sentence(call, sentence):
 
 
 def test_the_place_embedding_tells_all_places_apart_and_left_from_right():
-    places = place_embedding(8, 8, 32)
+    places = place_embedding(8, 32)
     assert places.shape == (64, 32) and torch.equal(places[:, 16:], torch.zeros(64, 16))
     assert torch.cdist(places, places).add(torch.eye(64)).min() > 0.1
     rows, columns = places.view(8, 8, 32)[:, :, 4], places.view(8, 8, 32)[:, :, 12]  # cos(pi y), cos(pi x)
@@ -177,7 +177,7 @@ def test_only_attention_that_knows_places_can_tell_where_it_is(positions):
     """Without places, attention treats a shuffled picture as the same picture, shuffled."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        block = AttentionBlock(16, 2, context_dim=12, positions=positions)
+        block = AttentionBlock(16, 2, context_dim=12, side=4 if positions else None)
         for parameter in block.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     x, text = randn((3, 16, 4, 4), seeded(1)), words()

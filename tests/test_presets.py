@@ -18,7 +18,7 @@ from small_emoji import SmallEmoji
 from small_models import CLIP, small_clip
 
 from minidiff import cards, checkpoints, presets
-from minidiff.cards import OPTIONS, command, flops_per_picture
+from minidiff.cards import OPTIONS, command, facts, flops_per_picture
 from minidiff.checkpoints import fingerprint
 from minidiff.cli import app
 from minidiff.data import shapes
@@ -29,7 +29,9 @@ from minidiff.pipeline import TextToImage
 from minidiff.presets import PRESETS, run
 from minidiff.recipes import TRAINABLE
 from minidiff.training.checkpoint import CheckpointError
+from minidiff.training.config import TrainConfig
 from minidiff.training.ema import EMA
+from minidiff.training.loop import TrainResult
 
 QUICK: dict[str, Any] = {"steps": 2, "batch_size": 4, "device": "cpu", "minutes": 500.0}
 
@@ -250,3 +252,34 @@ def test_a_card_names_no_commit_of_the_project_that_minidiff_is_installed_in(
         (tmp_path / place).mkdir(parents=True)
         monkeypatch.setattr(cards, "__file__", str(tmp_path / place / "cards.py"))
         assert (cards._commit() is not None) == known
+
+
+def test_counting_the_arithmetic_leaves_no_trace_in_what_is_trained():
+    class Objective(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(3)
+
+        def forward(self, batch, generator):
+            return self.norm(batch)
+
+    class Source:
+        def order(self, seed, epoch):
+            return torch.arange(9)
+
+        def batch(self, indices, generator):
+            return torch.ones(len(indices), 3)
+
+    objective = Objective()
+    flops_per_picture(objective, Source())
+    assert objective.norm.num_batches_tracked == 0 and objective.norm.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("chip", "precision", "known"), [("H100", "auto", True), ("H100", "fp32", False), ("T4", "fp32", True)]
+)
+def test_utilization_is_said_only_where_the_peak_is_that_of_the_precision(monkeypatch, chip, precision, known):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {chip}")
+    config, net = TrainConfig(steps=1, batch_size=1, precision=precision), torch.nn.Linear(1, 1)
+    result = TrainResult(net, EMA(net, 0.9), step=1, seconds=1.0)
+    assert (facts(config, result, torch.device("cuda"), 10**9)["utilization"] is not None) == known

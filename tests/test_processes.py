@@ -66,7 +66,12 @@ def launch(folder: Path, what: str, processes: int) -> subprocess.CompletedProce
     script = folder / "worker.py"
     here = Path(__file__).resolve().parent
     script.write_text(WORKER.format(tests=str(here), root=str(here.parent)))
-    command = [sys.executable, str(script), what, str(folder)]
+    return together(processes, str(script), what, str(folder))
+
+
+def together(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments, in several processes that know each other."""
+    command = [sys.executable, *arguments]
     if processes > 1:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -86,6 +91,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor
         done = launch(folder, what, processes)
         assert done.returncode == 0, done.stderr[-3000:]
     return {p.stem: load_file(p) for p in folder.glob("*.safetensors")} | {"folder": folder}  # type: ignore[return-value, dict-item]
+
+
+def test_a_preset_that_two_processes_train_is_written_once(tmp_path: Path) -> None:
+    out = tmp_path / "shapes"
+    few = ["--steps", "1", "--batch-size", "2", "--out", str(out)]
+    done = together(2, "-m", "minidiff", "train", "shapes-cpu", *few)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("written to") == 1 and (out / "card.json").is_file()
 
 
 def test_two_processes_share_a_batch_and_make_the_gradients_of_one(runs: dict[str, Any]) -> None:

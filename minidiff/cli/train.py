@@ -67,6 +67,8 @@ def train(
     except KeyboardInterrupt as stop:
         print(f"minidiff: stopped{f': {stop}' if str(stop) else '.'}", file=sys.stderr)
         raise typer.Exit(130) from None
+    if not card:  # another process has it
+        return
     facts = {
         name: card[name] for name in ("device", "parameters", "steps", "seconds", "images_per_second", "measured")
     }

@@ -8,7 +8,7 @@ numbers; `minidiff.evaluate.report` writes them down with the pictures.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,16 +83,14 @@ def evaluate(
     settings: Settings | None = None,
     emoji: EmojiSet | None = None,
     clip: MiniClip | None = None,
-    similarity: Callable[[list[str], list[str]], Tensor] | None = None,
     distribution_size: int = 600,
     diversity_prompts: int = 24,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Everything about a text-to-image model, as plain numbers; see `minidiff.evaluate.report.EXPLAINED`.
 
-    judge: by default the bundled one. clip: what it says is reported, too, and what it would choose. similarity: of
-    texts, for the lookup baseline (default: shared words). distribution_size: pictures on each side of the distances,
-    at most half the bases.
+    judge: by default the bundled one. clip: what it says is reported, too, and what it would choose.
+    distribution_size: pictures on each side of the distances, at most half the bases.
 
     The result is ready for JSON but for `pictures`: {name: (captions, uint8 (N, 3, H, W))}, which `write_report`
     turns into a page.
@@ -105,7 +103,7 @@ def evaluate(
     drawn: dict[str, tuple[Tensor, int]] = {}
     for split in ("test", "validation", "unseen"):
         tasks = problems(emoji, split, judge.bases)
-        answers = _answers(generate, emoji, tasks, split, settings, similarity, seed)
+        answers = _answers(generate, emoji, tasks, split, settings, seed)
         if clip is not None:
             answers["best by CLIP"] = [best_by_clip(clip, tasks, answers["model"])]
         known = true_features(judge, emoji, tasks)
@@ -148,7 +146,6 @@ def _answers(
     tasks: Sequence[Problem],
     split: str,
     settings: Settings,
-    similarity: Callable[[list[str], list[str]], Tensor] | None,
     seed: int,
 ) -> dict[str, list[Tensor]]:
     """Who answers what: name -> pictures (P, 3, H, W) for each repeat."""
@@ -157,7 +154,7 @@ def _answers(
     seeds = [seed + SEED_STRIDE * (r + 1) for r in range(repeats)]
     answers = {"model": [draw(generate, prompts, styles, settings, s) for s in seeds]}
     answers["ceiling"] = [true_pictures(emoji, tasks)]
-    answers["lookup"] = lookup(emoji, tasks, similarity, turns=8)
+    answers["lookup"] = lookup(emoji, tasks, turns=8)
     if split != "unseen":  # of which no style was seen
         answers["other style"] = [other_styles(emoji, tasks, turn) for turn in range(3)]
     nothing: list[str | None] = [None] * len(tasks)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from minidiff.images import grid, to_images
 
 MARKS = {
     "base_all": "right base among all",
@@ -75,22 +73,10 @@ def write_report(result: dict[str, Any], folder: str | Path) -> Path:
     sheets = {}
     for name, (captions, pictures) in result.get("pictures", {}).items():
         sheets[name] = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".png", captions
-        contact_sheet(pictures).save(folder / sheets[name][0], optimize=True)
+        grid(to_images(pictures), columns=16).save(folder / sheets[name][0], optimize=True)
     page = folder / "index.html"
     page.write_text(_page(numbers, sheets), encoding="utf-8")
     return page
-
-
-def contact_sheet(pictures: Tensor, columns: int = 16) -> Any:
-    """Pictures uint8 (N, 3, H, W) in rows of `columns`, on white, as a PIL image."""
-    from PIL import Image
-
-    n, _, height, width = pictures.shape
-    rows = max(1, math.ceil(n / columns))
-    cells = torch.full((rows * columns, 3, height + 4, width + 4), 255, dtype=torch.uint8)
-    cells[:n, :, 2:-2, 2:-2] = pictures.cpu()
-    sheet = cells.view(rows, columns, 3, height + 4, width + 4).permute(0, 3, 1, 4, 2)
-    return Image.fromarray(sheet.reshape(rows * (height + 4), columns * (width + 4), 3).contiguous().numpy())
 
 
 def _page(numbers: dict[str, Any], sheets: dict[str, tuple[str, Sequence[str]]]) -> str:

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def sinusoidal_embedding(t: Tensor, dim: int, longest: float = 10_000.0) -> Tensor:
+def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
     """Write a time as `dim` sines and cosines of geometrically spaced frequencies: (B,) -> (B, dim).
 
-    Frequency k is longest^(-k / (dim / 2)) per unit of 1000 t, as in Vaswani et al. 2017, section 3.5; dim is even.
+    Frequency k is 10000^(-k / (dim / 2)) per unit of 1000 t, as in Vaswani et al. 2017, section 3.5; dim is even.
     """
-    frequencies = torch.exp(-math.log(longest) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
     angles = 1000 * t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -34,14 +34,13 @@ class TimeEmbedding(nn.Module):
     Source: Ho et al. 2020, appendix B.
     """
 
-    def __init__(self, dim: int, frequencies: int = 64):
+    def __init__(self, dim: int):
         super().__init__()
-        self.frequencies = frequencies
-        self.mlp = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(64, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, t: Tensor) -> Tensor:
         """(B,) -> (B, dim)."""
-        return self.mlp(sinusoidal_embedding(t, self.frequencies).to(next(self.parameters()).dtype))
+        return self.mlp(sinusoidal_embedding(t, 64).to(next(self.parameters()).dtype))
 
 
 def zero(layer: nn.Module) -> nn.Module:
@@ -112,17 +111,14 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-def place_embedding(
-    height: int, width: int, dim: int, octaves: int = 4, device: torch.device | None = None
-) -> Tensor:
-    """Where each place lies, as sines and cosines of row and column: (H*W, dim), zeros after the first 4 * octaves.
+def place_embedding(side: int, dim: int) -> Tensor:
+    """Where each place lies, as sines and cosines of row and column: (side^2, dim), zeros after the first 16.
 
-    sin and cos of pi 2^k u for k < octaves, u the middle of the row or column in (0, 1): cos(pi u) falls from one
+    sin and cos of pi 2^k u for k < 4, u the middle of the row or column in (0, 1): cos(pi u) falls from one
     edge to the other, so it tells left from right. The idea is Vaswani et al. 2017's (section 3.5), for two axes.
     """
-    rows, columns = ((torch.arange(n, device=device) + 0.5) / n for n in (height, width))
-    middles = torch.cartesian_prod(rows, columns)[:, :, None]
-    angles = math.pi * middles * 2.0 ** torch.arange(octaves, device=device)  # (H*W, 2, octaves)
+    u = (torch.arange(side) + 0.5) / side
+    angles = math.pi * torch.cartesian_prod(u, u)[:, :, None] * 2.0 ** torch.arange(4)  # (side^2, 2, 4)
     waves = torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :dim]
     return F.pad(waves, (0, dim - waves.shape[1]))
 
@@ -131,15 +127,16 @@ class AttentionBlock(nn.Module):
     """Let every place look at every other place, then at the words, then think: self-, cross-attention, MLP.
 
     (B, C, H, W) -> (B, C, H, W). Source: Rombach et al. 2022, section 3.3, for the cross-attention to words.
-    context_dim: size of their vectors; with None there are no words to look at. positions: tell each place where
-    it is, which convolutions can only feel from the edges; "left of" needs it.
+    context_dim: size of their vectors; with None there are no words to look at. side: tell each place where it lies
+    in a map of that many places along an edge, which convolutions can only feel from the edges; "left of" needs it.
     """
 
     def __init__(
-        self, channels: int, heads: int, context_dim: int | None = None, expansion: int = 2, positions: bool = False
+        self, channels: int, heads: int, context_dim: int | None = None, expansion: int = 2, side: int | None = None
     ):
         super().__init__()
-        self.positions = positions
+        self.here: Tensor | None
+        self.register_buffer("here", place_embedding(side, channels) if side else None, persistent=False)
         self.norm_self = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, heads)
         self.cross_attention = None
@@ -154,10 +151,11 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Return (B, C, H, W)."""
         h = x.flatten(2).transpose(1, 2)  # (B, H*W, C): one token per place
-        channels, height, width = x.shape[1:]
-        here = place_embedding(height, width, channels, device=x.device).to(x.dtype) if self.positions else 0
-        h = h + self.self_attention(self.norm_self(h) + here)
+        h = h + self.self_attention(self._placed(self.norm_self(h)))
         if self.cross_attention is not None:
-            h = h + self.cross_attention(self.norm_cross(h) + here, context, mask)
-        h = h + self.mlp(self.norm_mlp(h) + here)
+            h = h + self.cross_attention(self._placed(self.norm_cross(h)), context, mask)
+        h = h + self.mlp(self._placed(self.norm_mlp(h)))
         return h.transpose(1, 2).unflatten(2, x.shape[2:])
+
+    def _placed(self, h: Tensor) -> Tensor:
+        return h if self.here is None else h + self.here

@@ -90,32 +90,31 @@ class UNet(nn.Module):
 
         self.inlet = nn.Conv2d(folded, widths[0], 3, padding=1)
         self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
-        skips, channels = [widths[0]], widths[0]
+        skips, channels, side = [widths[0]], widths[0], config.size // config.patch
         for width, attend in zip(widths, config.attention, strict=True):
             level = nn.ModuleList()
             for _ in range(config.blocks):
-                level.append(self._layer(channels, width, attend))
+                level.append(Layer(channels, width, attend, side, config))
                 channels = width
                 skips.append(channels)
             self.down.append(level)
             last = len(self.down) == len(widths)
             self.downsample.append(nn.Identity() if last else nn.Conv2d(channels, channels, 3, 2, 1))
+            side = side if last else side // 2
 
-        self.middle = self._layer(channels, channels, attend=config.attention[-1])
+        self.middle = Layer(channels, channels, config.attention[-1], side, config)
 
         self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
         for i, (width, attend) in reversed(list(enumerate(zip(widths, config.attention, strict=True)))):
             level = nn.ModuleList()
             for _ in range(config.blocks + (i == 0)):
-                level.append(self._layer(channels + skips.pop(), width, attend))
+                level.append(Layer(channels + skips.pop(), width, attend, side, config))
                 channels = width
             self.up.append(level)
             self.upsample.append(nn.Identity() if i == 0 else nn.Conv2d(channels, channels, 3, padding=1))
+            side *= 2
         self.norm_out = group_norm(channels)
         self.outlet = zero(nn.Conv2d(channels, folded, 3, padding=1))
-
-    def _layer(self, channels_in: int, channels_out: int, attend: bool) -> Layer:
-        return Layer(channels_in, channels_out, attend, self.config)
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """Return the network's output, (B, channels, size, size); ValueError for x of another shape."""
@@ -184,15 +183,13 @@ class UNet(nn.Module):
 class Layer(nn.Module):
     """A residual block, followed by attention where the level has it."""
 
-    def __init__(self, channels_in: int, channels_out: int, attend: bool, config: UNetConfig):
+    def __init__(self, channels_in: int, channels_out: int, attend: bool, side: int, config: UNetConfig):
         super().__init__()
         self.block = ResidualBlock(channels_in, channels_out, config.embedding, config.dropout)
         heads = channels_out // config.head_dim
-        self.attention = (
-            AttentionBlock(channels_out, heads, config.context_dim, config.expansion, config.positions)
-            if attend
-            else None
-        )
+        told = side if config.positions else None
+        block = AttentionBlock(channels_out, heads, config.context_dim, config.expansion, told) if attend else None
+        self.attention = block
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return (B, channels_out, H, W)."""
