@@ -90,9 +90,9 @@ def show(
 
 
 def as_image(picture: Tensor) -> Any:
-    """A picture (3, H, W), uint8 or in [-1, 1], as what `imshow` takes: an array (H, W, 3) in [0, 1]."""
+    """A picture (3, H, W), or gray (1, H, W), uint8 or in [-1, 1], as `imshow` takes it: (H, W, 3) in [0, 1]."""
     picture = to_float(picture) if picture.dtype == torch.uint8 else picture
-    return ((picture.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+    return ((picture.detach().float().cpu().clamp(-1, 1) + 1) / 2).expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 def panels(n: int, size: float = 2.2, limit: float | None = 1.4, columns: int | None = None) -> list[Axes]:
