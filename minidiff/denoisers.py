@@ -109,7 +109,7 @@ class NetDenoiser(nn.Module):
         """
         if type(t) is torch.Generator:  # train calls so what it trains
             raise ValueError("`objective` must return a loss, which a denoiser does not: write Denoising(denoiser).")
-        if self.net.training:
+        if getattr(self.net, "training", False):  # a function has no modes
             with modes_kept(self):
                 return self.eval().forward(x_t, t, cond)
         times = as_times(t, x_t)
