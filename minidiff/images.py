@@ -34,16 +34,20 @@ def from_image(image: Image, size: int) -> Tensor:
     return to_float(to_tensor(on_paper(image), size, "crop"))[None]
 
 
-def grid(images: Sequence[Image], scale: int = 1, columns: int | None = None) -> Image:
-    """Several pictures of one size as one, row by row, each enlarged `scale` times without smoothing."""
+def grid(images: Sequence[Image], scale: int = 1, columns: int | None = None, gap: int = 0) -> Image:
+    """Several pictures of one size as one, row by row, each enlarged `scale` times without smoothing.
+
+    gap: white pixels between two pictures, half of them at the edges.
+    """
     from PIL import Image
 
     columns = columns or math.ceil(math.sqrt(len(images)))
-    width, height = (side * scale for side in images[0].size)
-    sheet = Image.new("RGB", (columns * width, math.ceil(len(images) / columns) * height), "white")
+    size = images[0].width * scale, images[0].height * scale
+    across, down = (side + gap for side in size)
+    sheet = Image.new("RGB", (columns * across, math.ceil(len(images) / columns) * down), "white")
     for i, image in enumerate(images):
-        enlarged = image.resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(enlarged, (i % columns * width, i // columns * height))
+        enlarged = image.resize(size, Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (i % columns * across + gap // 2, i // columns * down + gap // 2))
     return sheet
 
 

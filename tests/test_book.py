@@ -18,6 +18,7 @@ def _files(entry: dict) -> list[str]:
 
 
 PAGES = _files(yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")))
+NOTEBOOKS = [name for name in PAGES if name.startswith("notebooks/")]
 
 WORDS = """.mdf :is(output, i, button, figcaption), .quiz-option :is(summary, p),
     minidiff-playground :is(label, button, p, small),
@@ -114,7 +115,7 @@ def test_the_address_of_the_book_shows_its_picture_and_leads_to_it() -> None:
     assert "search.html" in (BUILT / "404.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_boxes_and_folds_of_a_notebook_are_those_of_its_page(name: str, page: Page, address: str) -> None:
     text = (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")
     summaries = re.findall(r"<summary>(.*?)</summary>", text)
@@ -128,7 +129,7 @@ def test_boxes_and_folds_of_a_notebook_are_those_of_its_page(name: str, page: Pa
     assert page.run("document.querySelectorAll('.bd-article blockquote').length") == 0
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_equations_have_the_numbers_that_the_notebook_gives_them(name: str, page: Page, address: str) -> None:
     text = (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")
     page.open(f"{address}/{name}.html")

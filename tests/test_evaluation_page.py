@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from minidiff.checkpoints import fingerprint
-from minidiff.images import read_settings
+from minidiff.images import grid, read_settings, to_images
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 
@@ -87,3 +89,12 @@ def test_the_card_and_the_page_show_the_same_numbers() -> None:
     rows = evaluation.load("evaluation")["splits"]["test"]["rows"]
     for who, found in TextToImage.from_pretrained("emoji-64").card["evaluation"]["rows"].items():
         assert found == {mark: value for mark, value in rows[who]["all"].items() if mark != "n"}, who
+
+
+def test_a_contact_sheet_keeps_pictures_upright_and_in_order() -> None:
+    pictures = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+    pictures[1, 0, 0] = 200  # the top row of the second one is red
+    sheet = np.array(grid(to_images(pictures), columns=2, gap=4))
+    assert sheet.shape == (16, 16, 3)
+    assert sheet[2, 10:14].tolist() == [[200, 0, 0]] * 4 and sheet[5, 11].tolist() == [0, 0, 0]
+    assert sheet[10, 10].tolist() == [255, 255, 255]

@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import pytest
 from address import project
 from browser import BUILT, ROOT, Page
-from test_book import PAGES
+from test_book import NOTEBOOKS, PAGES
 
 CHAPTERS = [name for name in PAGES if re.match(r"notebooks/\d", name)]  # not the recipes
 ASKING = [name for name in CHAPTERS if "<summary>Answers<" in (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")]
@@ -62,7 +62,7 @@ def test_every_page_is_within_two_clicks_of_the_first(address: str) -> None:
     assert 'url=book/intro.html"' in (BUILT / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_rocket_of_a_chapter_or_recipe_opens_it_in_colab(name: str, address: str) -> None:
     repository = project()[0].removeprefix("https://github.com/")
     page = (BUILT / f"{name}.html").read_text(encoding="utf-8")

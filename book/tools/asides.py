@@ -26,7 +26,7 @@ from sphinx.transforms import SphinxTransform
 
 OPENING = re.compile(r"<details><summary>(.*)</summary>\s*")
 CLOSING = re.compile(r"</details>\s*")
-KINDS = {"Predict": "tip", "In Colab": "tip", "Exercise": "exercise", "Solution": "solution dropdown"}
+KINDS = {"Predict": "tip", "In Colab": "tip", "Exercise": "exercise"}
 
 
 def box(title: list[nodes.Node], body: list[nodes.Node], other: str) -> nodes.admonition:
@@ -34,9 +34,7 @@ def box(title: list[nodes.Node], body: list[nodes.Node], other: str) -> nodes.ad
     said = "".join(node.astext() for node in title)
     kind = next((kind for word, kind in KINDS.items() if said.startswith(word)), other)
     ids = [nodes.make_id(said)] if kind == "exercise" else []
-    return nodes.admonition(
-        "", nodes.title("", "", *title), *body, classes=["admonition", *kind.split()], ids=ids, names=[]
-    )
+    return nodes.admonition("", nodes.title("", "", *title), *body, classes=["admonition", *kind.split()], ids=ids)
 
 
 def is_raw(node: nodes.Node, pattern: re.Pattern[str]) -> re.Match[str] | None:

@@ -20,10 +20,9 @@ WORDS_A_MINUTE = 200
 
 
 def words(book: dict) -> int:
-    """The words of a notebook's text; a formula counts as one, and code, addresses and what is folded away do not."""
+    """The words of a notebook's text; a formula counts as one, and addresses and what is folded away do not."""
     text = "\n\n".join("".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "markdown")
     text = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
-    text = re.sub(r"```python\n.*?```", "", text, flags=re.S)
     text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", " formula ", text, flags=re.S)
     text = re.sub(r"(?<=\])\([^()]*\)", "", text)  # where links lead
     return len(re.findall(r"\w[\w'’-]*", text))

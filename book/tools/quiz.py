@@ -52,12 +52,13 @@ class Quizzes(SphinxTransform):
             if (found := is_raw(start, OPENING)) is None or found[1] != "Answers":
                 continue
             parent, place = start.parent, start.parent.index(start)
-            question, options, _, answers, end = parent[place - 2 : place + 3]
-            lists = isinstance(options, nodes.enumerated_list) and isinstance(answers, nodes.enumerated_list)
-            if not (lists and is_raw(end, CLOSING)):
+            around = parent[max(place - 2, 0) : place + 3]
+            lists = [type(node) for node in around[1::2]] == [nodes.enumerated_list] * 2
+            if not (lists and is_raw(around[-1], CLOSING)):
                 raise ExtensionError(
-                    f"{self.env.docname}: answers want a numbered list, and one above it of options."
+                    f"{self.env.docname}: answers want a numbered list, above them one of options, and a question."
                 )
+            question, options, _, answers, _ = around
             parent[place - 2 : place + 3] = quiz(question, options, answers)
 
 

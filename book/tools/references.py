@@ -32,14 +32,14 @@ class Captions(SphinxTransform):
             cell = figure
             while isinstance(cell.parent, nodes.container):
                 cell = cell.parent
-            below = cell.parent[cell.parent.index(cell) + 1 :][:1]
-            words = only(below[0], nodes.emphasis) if below else None
+            below = cell.next_node(descend=False, siblings=True)
+            words = None if below is None else only(below, nodes.emphasis)
             if words is None:
                 raise ExtensionError(
                     f"{self.env.docname}: {figure['names']} wants a caption in italics below its cell."
                 )
             figure += nodes.caption("", "", *words)
-            cell.parent.remove(below[0])
+            cell.parent.remove(below)
 
 
 class Equations(SphinxTransform):

@@ -73,7 +73,7 @@ def write_report(result: dict[str, Any], folder: str | Path) -> Path:
     sheets = {}
     for name, (captions, pictures) in result.get("pictures", {}).items():
         sheets[name] = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".png", captions
-        grid(to_images(pictures), columns=16).save(folder / sheets[name][0], optimize=True)
+        grid(to_images(pictures), columns=16, gap=4).save(folder / sheets[name][0], optimize=True)
     page = folder / "index.html"
     page.write_text(_page(numbers, sheets), encoding="utf-8")
     return page
