@@ -27,9 +27,15 @@ LINEAR, COSINE = WARM, COOL  # the two noise schedules, the same throughout the 
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults to the book's look, for the rest of the session."""
+    """Set matplotlib's defaults to the book's look, for the rest of the session; notebooks draw for sharp screens."""
     import matplotlib.pyplot as plt
     from cycler import cycler
+    from IPython import get_ipython
+
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("retina")  # twice as many pixels, shown at the same size
 
     plt.rcParams.update(
         {

@@ -39,6 +39,9 @@ CONTRASTS = (
 })"""
 )
 
+SQUEEZED = """[...document.querySelectorAll('.bd-article img')].filter(i => i.naturalWidth && i.offsetWidth
+    && Math.abs(i.offsetWidth * i.naturalHeight / i.offsetHeight / i.naturalWidth - 1) > 0.02).map(i => i.src)"""
+
 pytestmark = pytest.mark.browser
 
 
@@ -58,6 +61,7 @@ def test_a_page_is_whole_and_asks_nobody_else(name: str, home: str, page: Page, 
     assert page.run("document.querySelectorAll('mjx-container').length") >= formulas
     broken = "[...document.images].filter(i => i.complete && !i.naturalWidth && i.offsetParent).map(i => i.src)"
     assert page.run(broken) == []
+    assert page.run(SQUEEZED) == []
     for lacking in (
         "img:not([alt])",
         "img:not([width], [style], [src$=svg], .logo)",
@@ -85,9 +89,7 @@ def test_a_page_fits_a_phone(name: str, page: Page, address: str) -> None:
     page.resize(390, 844)
     page.open(f"{address}/{name}.html")
     assert page.run("document.documentElement.scrollWidth") <= 390
-    squeezed = """[...document.querySelectorAll('.bd-article img')].filter(i => i.naturalWidth && i.offsetWidth
-        && Math.abs(i.offsetWidth * i.naturalHeight / i.offsetHeight / i.naturalWidth - 1) > 0.05).map(i => i.src)"""
-    assert page.run(squeezed) == []
+    assert page.run(SQUEEZED) == []
     outside = """[...document.querySelectorAll('.bd-article *')].filter(e => {
         const box = e.getBoundingClientRect();
         if (!box.width || box.right <= 391) return false;

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import base64
 import builtins
 import json
 import re
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,15 @@ def test_only_the_code_of_figures_and_the_imports_are_folded(chapter: dict[str, 
     assert cells[1]["metadata"]["tags"] == ["hide-input"] and "import" in "".join(cells[1]["source"])
 
 
+def test_figures_have_twice_the_pixels_of_their_place_for_sharp_screens(chapter: dict[str, Any]) -> None:
+    for output in (output for cell in _code(chapter) for output in cell["outputs"]):
+        data = output.get("data", {})
+        if "image/png" in data and "text/html" not in data:  # a slider brings its own pictures
+            pixels = struct.unpack(">II", base64.b64decode(data["image/png"])[16:24])
+            size = output["metadata"]["image/png"]
+            assert [side // 2 for side in pixels] == [size["width"], size["height"]]
+
+
 def test_cells_are_short(chapter: dict[str, Any]) -> None:
     lengths = [len("".join(cell["source"]).splitlines()) for cell in _code(chapter)[1:]]
     assert max(lengths) <= 25
@@ -145,4 +156,4 @@ def test_cells_hold_no_magics_and_leave_their_folder_alone(chapter: dict[str, An
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_is_light(path: Path) -> None:
-    assert path.stat().st_size < 1_500_000
+    assert path.stat().st_size < 1_600_000

@@ -81,20 +81,32 @@ def clean(book: Notebook) -> None:
 
 
 def compress(book: Notebook) -> None:
-    """Write the pictures anew, smaller: with 64 levels of each color, which moves none by more than 2 of 255."""
-    from PIL import Image
-
-    levels = [round(round(value * 63 / 255) * 255 / 63) for value in range(256)]
+    """Write the pictures anew, smaller."""
     for output in (o for cell in book["cells"] for o in cell.get("outputs", [])):
         data = output.get("data", {})
         if "image/png" in data:
-            before, after = base64.b64decode(data["image/png"]), io.BytesIO()
-            with Image.open(io.BytesIO(before)) as picture:
-                if "A" not in picture.getbands() or picture.getchannel("A").getextrema() == (255, 255):
-                    picture = picture.convert("RGB").point(levels * 3)
-                picture.save(after, "PNG", optimize=True)
-            if after.tell() < len(before):
-                data["image/png"] = base64.b64encode(after.getvalue()).decode()
+            before = base64.b64decode(data["image/png"])
+            data["image/png"] = base64.b64encode(min(before, smaller(before), key=len)).decode()
+
+
+def smaller(png: bytes) -> bytes:
+    """A picture with a palette of 256 colors where it looks the same (charts do), else with 64 levels of each color.
+
+    The same: values move by at most 1 of 255, root mean square. The 64 levels move none by more than 2.
+    """
+    import numpy as np
+    import oxipng
+    from PIL import Image
+
+    picture, after = Image.open(io.BytesIO(png)), io.BytesIO()
+    if "A" in picture.getbands() and picture.getchannel("A").getextrema() != (255, 255):
+        return png
+    picture = picture.convert("RGB")
+    palette = picture.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2, dither=Image.Dither.NONE)
+    moved = np.asarray(palette.convert("RGB"), dtype=float) - np.asarray(picture, dtype=float)
+    levels = [round(round(value * 63 / 255) * 255 / 63) for value in range(256)]
+    (palette if np.square(moved).mean() <= 1 else picture.point(levels * 3)).save(after, "PNG")
+    return oxipng.optimize_from_memory(after.getvalue(), level=4)
 
 
 def keep(output: Notebook) -> bool:
@@ -130,7 +142,7 @@ def run(paths: list[pathlib.Path], keep_outputs: bool = True) -> None:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as sockets:
             kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
             resources = {"metadata": {"path": folder}}
-            Client(book, km=kernel, timeout=600, resources=resources).execute()
+            Client(book, km=kernel, timeout=600, resources=resources, coalesce_streams=True).execute()
             used = psutil.Process(kernel.provisioner.pid).cpu_times()
         if keep_outputs:
             clean(book)

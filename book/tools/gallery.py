@@ -10,6 +10,7 @@ import pathlib
 import re
 from typing import Any
 
+import oxipng
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -120,6 +121,12 @@ def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2)
     return page
 
 
+def write(picture: Image.Image, name: str) -> None:
+    """Write a sheet with 256 colors."""
+    picture.quantize(256, dither=0).save(FOLDER / name)
+    oxipng.optimize(FOLDER / name, level=4)
+
+
 def main() -> None:
     """Draw both sheets, with whatever device is there."""
     FOLDER.mkdir(exist_ok=True)
@@ -127,9 +134,7 @@ def main() -> None:
     styles = [STYLES[i % 4] for i in range(len(PROMPTS))]
     fifty = [pipe(p, style=s, seed=i, **SETTINGS)[0] for i, (p, s) in enumerate(zip(PROMPTS, styles, strict=True))]
     rows = [fifty[i : i + 5] for i in range(0, 50, 5)]
-    sheet(rows, [list(PROMPTS[i : i + 5]) for i in range(0, 50, 5)]).quantize(256, dither=0).save(
-        FOLDER / "fifty.png", optimize=True
-    )
+    write(sheet(rows, [list(PROMPTS[i : i + 5]) for i in range(0, 50, 5)]), "fifty.png")
 
     emoji = load_emoji()
     problems = held_out()
@@ -137,7 +142,7 @@ def main() -> None:
     for caption, index in problems:
         true = Image.fromarray(emoji.at([index])[0].permute(1, 2, 0).numpy())
         rows.append([*pipe([caption] * 8, seed=0, **SETTINGS), true])
-    sheet(rows, [[""] * 9] * len(rows), scale=1).quantize(256, dither=0).save(FOLDER / "held_out.png", optimize=True)
+    write(sheet(rows, [[""] * 9] * len(rows), scale=1), "held_out.png")
     made: dict[str, Any] = {
         "command": "python book/tools/gallery.py",
         "checkpoint": "emoji-64",

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import oxipng
+
 import minidiff
 from minidiff.checkpoints import fingerprint
 from minidiff.images import grid, save_png
@@ -28,6 +30,7 @@ def main() -> None:
     picture = grid(rows, 2, len(SHOWN)).quantize(256, dither=0)  # a third of the size
     settings = {"prompts": [list(row) for row in DRAWN], "checkpoint": "emoji-64"}
     save_png(picture, path, settings | {"weights": fingerprint(pipe.denoiser.net)})
+    oxipng.optimize(path, level=4)
 
 
 if __name__ == "__main__":
