@@ -11,17 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import NoiseSchedule, check_choice, check_number
+from minidiff.common import CheckpointError, NoiseSchedule, check_choice, check_number
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.schedules import SCHEDULES, SHIFTS, make_schedule, noise_end, own_shift
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
-from minidiff.training.checkpoint import CheckpointError
+
+if TYPE_CHECKING:
+    from minidiff.judge import Judge
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent / "assets" / "models"
@@ -232,6 +234,24 @@ def load_clip(name: str | Path) -> MiniClip:
         encoder = load_encoder(config["encoder"], tensors, folder)
     assert isinstance(encoder, MiniClip)
     return encoder
+
+
+def save_judge(folder: str | Path, judge: Judge) -> None:
+    """Write the classifier that evaluations are judged by."""
+    save_model(folder, {"kind": "judge", "shape": judge.shape}, judge.state_dict())
+
+
+def load_judge(name: str | Path = "judge", device: torch.device | str = "cpu") -> Judge:
+    """The judge of a checkpoint, by default the bundled one, in evaluation mode."""
+    from minidiff.judge import Judge
+
+    config, tensors, _ = load_model(name)
+    if config.get("kind") != "judge":
+        raise ValueError(f"`judge` must be a checkpoint of `minidiff train judge`; {name} is none.")
+    with understanding(name):
+        judge = Judge(**config["shape"])
+        load_weights(judge, tensors, name)
+    return judge.eval().to(device)
 
 
 def readme(size: int, styles: Sequence[str], encoder: Any = None) -> str:

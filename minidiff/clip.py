@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from minidiff.common import Condition, randn
 from minidiff.data.captions import canonical_captions, training_captions
-from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet, to_float
+from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
+from minidiff.data.pixels import to_float
 from minidiff.text import BOS, EOS, PAD, MiniClip
 
 

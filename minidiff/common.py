@@ -18,6 +18,10 @@ from torch import Tensor, nn
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, read, or used here; the sentence says why and what to do."""
+
+
 class Prediction(NamedTuple):
     """What a denoiser believes about x_t = alpha(t) x0 + sigma(t) eps: both unknowns, each of x_t's shape.
 
@@ -153,7 +157,7 @@ class Denoiser(Protocol):
         ...
 
 
-def ask(denoiser: Denoiser, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
+def predict(denoiser: Denoiser, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
     """What a denoiser answers, see `Denoiser`; ValueError if that is no pair of x0 and eps."""
     answer: Any = denoiser(x_t, t, cond)  # type: ignore[arg-type]
     answer = (answer.x0, answer.eps) if hasattr(answer, "eps") else answer  # it may say more than a pair

@@ -22,15 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.checkpoints import fingerprint
+from minidiff.checkpoints import fingerprint, load_judge
 from minidiff.common import Condition, check_choice, check_int, sha256
-from minidiff.data.emoji import STYLES, load_emoji, to_float
+from minidiff.data.emoji import STYLES, load_emoji
+from minidiff.data.pixels import to_float
 from minidiff.evaluate.tasks import CANDIDATES, SEED_STRIDE
 from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.prior import Prior
 from minidiff.prompts import keywords
-from minidiff.recipes import DALLE, MIDJOURNEY, imagine, load_prior, read_all
+from minidiff.recipes import DALLE, MIDJOURNEY, load_prior, read_all, sample_prior
 from minidiff.recipes_look import in_the_look, two_inks, with_lora
 
 ASSETS = Path(__file__).parent / "assets"
@@ -104,7 +105,7 @@ def describe(target: str, length: int) -> str:
     return " ".join(words).rstrip(",.")
 
 
-def ask(pipe: TextToImage, cell: Cell, target: str) -> Condition:
+def condition(pipe: TextToImage, cell: Cell, target: str) -> Condition:
     """What the network is told of a target, without the image embedding: (1 row)."""
     prompt = describe(target, cell.length)
     if cell.reading == "keywords":
@@ -121,13 +122,13 @@ def ask(pipe: TextToImage, cell: Cell, target: str) -> Condition:
 
 def draw_cell(pipe: TextToImage, prior: Prior, cell: Cell, names: Sequence[str], seeds: Sequence[int]) -> Tensor:
     """All targets with all seeds, (seeds, targets, 3, H, W) in [-1, 1]; pipe: with the cell's fine-tune."""
-    asked = Condition.cat([ask(pipe, cell, name) for name in names])
+    asked = Condition.cat([condition(pipe, cell, name) for name in names])
     rows = []
     for seed in seeds:
         own, cond = [seed + i for i in range(len(names))], asked
         if cell.conditioning != "text":
             assert asked.text is not None
-            cond = Condition(asked.text, imagine(prior, asked.text.pooled, own))
+            cond = Condition(asked.text, sample_prior(prior, asked.text.pooled, own))
         if cell.conditioning == "image":
             cond = cond.drop(text=torch.ones(len(names), dtype=torch.bool))
         rows.append(pipe.generate(cond, len(names), seeds=own, **GUIDANCES[cell.guidance]))
@@ -186,8 +187,7 @@ def ceilings(judge: Judge, names: Sequence[str]) -> dict[str, dict[str, list[lis
 def depends_on() -> dict[str, str]:
     """Hashes of the bundled things that the results hang on: when one changes, they are out of date."""
     parts = {"targets": TARGETS}
-    parts |= {n: ASSETS / "models" / n / "model.safetensors" for n in ("emoji-64", "prior", "midjourney")}
-    parts |= {"judge": ASSETS / "models" / "judge" / "judge.safetensors"}
+    parts |= {n: ASSETS / "models" / n / "model.safetensors" for n in ("emoji-64", "prior", "midjourney", "judge")}
     return {name: sha256(path) for name, path in parts.items()}
 
 
@@ -202,7 +202,7 @@ def load_results() -> dict[str, Any]:
 
 def main(full: str | Path) -> None:
     """Draw every cell on the best device here, measure it and write the table; full: the fully fine-tuned model."""
-    judge, names = Judge.load(), targets()
+    judge, names = load_judge(), targets()
     base, tuned = (TextToImage.from_pretrained(name).to(None) for name in ("emoji-64", full))
     pipes = {"none": base, "lora": with_lora(base), "full": tuned}
     prior, seeds = load_prior(pipe=base), [SEED_STRIDE * (i + 1) for i in range(SEEDS)]

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from minidiff.common import check_int
-from minidiff.data.emoji import to_uint8
+from minidiff.data.pixels import to_uint8
 
 _SLIDER = Template(
     '<label style="display:flex;gap:.6em;align-items:center;min-height:1.9em"><i style="white-space:nowrap">$name</i>'

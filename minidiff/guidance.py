@@ -14,9 +14,9 @@ from minidiff.common import (
     Prediction,
     alpha_sigma,
     as_times,
-    ask,
     check_number,
     per_sample,
+    predict,
 )
 from minidiff.denoisers import interpret, target
 
@@ -75,12 +75,12 @@ class Guided:
 
     def _both(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> tuple[Prediction, Prediction]:
         if self.weak is not None:
-            return ask(self.denoiser, x_t, t, cond), ask(self.weak, x_t, t, cond)
+            return predict(self.denoiser, x_t, t, cond), predict(self.weak, x_t, t, cond)
         assert cond is not None
         n = len(x_t)
         null = cond.null() if self.null is None else self.null
         both = Condition.cat([cond.expand(n), null.expand(n)])
-        x0, eps = ask(self.denoiser, torch.cat([x_t, x_t]), torch.cat([t, t]), both)
+        x0, eps = predict(self.denoiser, torch.cat([x_t, x_t]), torch.cat([t, t]), both)
         return Prediction(x0[:n], eps[:n]), Prediction(x0[n:], eps[n:])
 
     def _rescaled(self, guided: Prediction, plain: Prediction, x_t: Tensor, t: Tensor) -> Prediction:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import minidiff
 from minidiff.data.decode import on_paper, to_tensor
-from minidiff.data.emoji import to_float, to_uint8
+from minidiff.data.pixels import to_float, to_uint8
 
 if TYPE_CHECKING:
     from PIL.Image import Image

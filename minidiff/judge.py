@@ -6,24 +6,21 @@ the mini-CLIP: no weights, no words, another objective (which concept is this, a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import check_int, check_number, modes_kept, pick_device
+from minidiff.common import check_int, check_number, modes_kept
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
 from minidiff.nets.layers import group_norm, zero
 
 SIZE = 64  # px that the judge looks at; other sizes are scaled
 FEATURES = 64  # few, so that a Fréchet distance needs few pictures
 CONTENT = 48  # of them say what is drawn; the other 16 say how
-FOLDER = Path(__file__).resolve().parent / "assets" / "models" / "judge"
 CHUNK = 512  # pictures looked at together outside training
 
 
@@ -68,7 +65,7 @@ class Judge(nn.Module):
         for width in widths:
             check_int("widths", width, 8, 512)
         check_number("dropout", dropout, 0, 0.9)
-        self.widths, self.p = tuple(widths), dropout
+        self.widths = tuple(widths)
         low, middle, high = widths
         self.near = nn.Sequential(nn.Conv2d(3, low, 4, stride=2, padding=1), _Block(low))
         self.middle = nn.Sequential(nn.Conv2d(low, middle, 4, stride=2, padding=1), _Block(middle))
@@ -100,6 +97,11 @@ class Judge(nn.Module):
         parts = features.split([CONTENT, FEATURES - CONTENT], dim=1)
         return torch.cat([math.sqrt(part.shape[1]) * F.normalize(part, dim=1) for part in parts], dim=1)
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What `Judge(**shape)` makes an equal one of, but for its weights."""
+        return {"bases": self.bases, "widths": self.widths, "dropout": self.dropout.p}
+
     def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """What the features (B, 64) say, before the softmax: bases (B, len(bases)) and styles (B, 4)."""
         what, how = features[:, :CONTENT], features[:, CONTENT:]
@@ -117,47 +119,10 @@ class Judge(nn.Module):
         return torch.cat(parts) if parts else torch.zeros(0, FEATURES, device=home)
 
     @torch.no_grad()
-    def base_log_probs(self, x: Tensor) -> Tensor:
-        """log p(base | x) of pictures (B, 3, H, W) over all of `bases`, (B, len(bases))."""
-        return self.logits(self.features(x))[0].log_softmax(-1)
-
-    @torch.no_grad()
-    def style_log_probs(self, x: Tensor) -> Tensor:
-        """log p(style | x) of pictures (B, 3, H, W), in the order of STYLES, (B, 4)."""
-        return self.logits(self.features(x))[1].log_softmax(-1)
-
-    def save(self, folder: str | Path, **card: Any) -> None:
-        """Write judge.safetensors (fp16) and judge.json (what `card` says, its shape and its bases) into a folder."""
-        from safetensors.torch import save
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        weights = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
-        (folder / "judge.safetensors").write_bytes(save(weights))
-        shape = {"widths": self.widths, "dropout": self.p, "styles": STYLES, "bases": self.bases}
-        text = json.dumps(card | shape, ensure_ascii=False, indent=1) + "\n"
-        (folder / "judge.json").write_text(text, encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: str | Path | None = None, device: str | None = "cpu") -> Judge:
-        """The judge in a folder, by default the bundled one, in evaluation mode.
-
-        Raises ValueError, naming the folder, when there is none or its files do not fit together.
-        """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        folder = FOLDER if folder is None else Path(folder)
-        try:
-            card = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
-            judge = cls(card["bases"], tuple(card["widths"]), card["dropout"])
-            weights = load_file(folder / "judge.safetensors")
-            judge.load_state_dict(weights)  # which copies fp16 into fp32
-        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"`folder` must hold judge.json and judge.safetensors; {folder}: {reason}") from None
-        return judge.to(pick_device(device)).eval()
+    def log_probs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(base | x) of pictures (B, 3, H, W) over `bases` (B, N), and log p(style | x) over STYLES (B, 4)."""
+        bases, styles = self.logits(self.features(x))
+        return bases.log_softmax(-1), styles.log_softmax(-1)
 
 
 def training_bases(emoji: EmojiSet) -> list[str]:

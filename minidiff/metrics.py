@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import check_choice, check_int, seeded
-from minidiff.data.emoji import to_float
+from minidiff.data.pixels import to_float
 
 WHITE = 1 - 10 / 127.5  # paler than 245 of 255 in all channels is background: sheets are stored with loss
 PIXEL_SIZE = 32  # px a side at which pixels are compared: half a pixel of shift is no difference

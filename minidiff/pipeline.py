@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minidiff import checkpoints
 from minidiff.common import (
+    CheckpointError,
     Condition,
     check_choice,
     check_int,
@@ -31,7 +32,6 @@ from minidiff.images import from_image, to_images
 from minidiff.samplers import STEPS, Step, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
 from minidiff.text import MiniClip, TextEncoder, WordEncoder
-from minidiff.training.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -177,17 +177,19 @@ class TextToImage(ModelHubMixin):
     def condition(self, prompts: str | Sequence[str], style: str | None = None) -> Condition | None:
         """What the network is told for these prompts: encoded words, or the style's number for a model without."""
         prompts = [prompts] if isinstance(prompts, str) else prompts
-        if self.encoder is None and not self.styles and style is None:
-            return None
         if self.encoder is None:
-            label = 0 if style is None else self.styles.index(self._known(style)) + 1
-            return Condition(label=torch.full((len(prompts),), label, device=self.device))
+            return self.labeled([style] * len(prompts)) if self.styles or style else None
         if style is not None:
             prompts = [self.styled(prompt, style) for prompt in prompts]
         self._warn_of_cuts(prompts)
         cond = Condition(text=self.encoder(prompts)).to(self.device)
         empty = torch.tensor([not prompt.strip() for prompt in prompts], device=self.device)
         return cond.drop(text=empty) if bool(empty.any()) else cond
+
+    def labeled(self, styles: Sequence[str | None]) -> Condition:
+        """What a model without words is told: the numbers of styles, 0 for none."""
+        labels = [0 if style is None else self.styles.index(self._known(style)) + 1 for style in styles]
+        return Condition(label=torch.tensor(labels, device=self.device))
 
     def styled(self, prompt: str, style: str) -> str:
         """The prompt with the style's name, where it will be read."""

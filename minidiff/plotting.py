@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from minidiff.data.emoji import to_float
+from minidiff.frames import as_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,18 +87,12 @@ def show(
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=frame, color=QUIET, linewidth=0.8)
     for i, (axis, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
-        axis.imshow(as_image(picture), interpolation="nearest")
+        axis.imshow(as_frame(picture), interpolation="nearest")
         if titles is not None and i < len(titles):
             axis.set_title(titles[i], fontsize=9)
     for axis, word in zip(axes[:, 0], rows or (), strict=False):
         axis.set_ylabel(word, fontsize=9)
     plt.show()
-
-
-def as_image(picture: Tensor) -> Any:
-    """A picture (3, H, W), or gray (1, H, W), uint8 or in [-1, 1], as `imshow` takes it: (H, W, 3) in [0, 1]."""
-    picture = to_float(picture) if picture.dtype == torch.uint8 else picture
-    return ((picture.detach().float().cpu().clamp(-1, 1) + 1) / 2).expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 def panels(n: int, size: float = 2.2, limit: float | None = 1.4, columns: int | None = None) -> list[Axes]:

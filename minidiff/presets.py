@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from minidiff.clip import (
     retrieval,
     train_tokenizer,
 )
-from minidiff.common import check_choice, pick_device
+from minidiff.common import CheckpointError, check_choice, pick_device
 from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
@@ -31,29 +31,12 @@ from minidiff.pipeline import TextToImage
 from minidiff.recipes import TRAINABLE
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
-from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.config import TrainConfig
+from minidiff.training.job import Job, Preset
 from minidiff.training.loop import TrainResult, train
 from minidiff.training.objectives import ConditionDropout, Denoising, JointDenoising
 
 CAPTIONS = 24  # variants per picture
-
-
-class Job(NamedTuple):
-    """What to train, on what, and how to write the result: finish(averaged objective, folder) -> measurements."""
-
-    objective: nn.Module
-    source: Any
-    finish: Callable[[Any, Path], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A training run with a name. build(device, clip) prepares a Job."""
-
-    summary: str
-    config: TrainConfig
-    build: Callable[[torch.device, str | None], Any]
 
 
 def build_clip(device: torch.device, clip: str | None = None) -> Job:
@@ -155,7 +138,7 @@ def build_judge(device: torch.device, clip: str | None = None) -> Job:
     emoji = load_emoji()
 
     def finish(objective: JudgeObjective, folder: Path) -> dict[str, Any]:
-        objective.judge.save(folder)
+        checkpoints.save_judge(folder, objective.judge)
         return {}
 
     return Job(JudgeObjective(Judge(training_bases(emoji))), JudgePictures(emoji, device), finish)
@@ -214,7 +197,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(steps=30_000, batch_size=256, learning_rate=1e-3, minutes=5, save_every=2000),
         build_shapes(SHAPES, scenes=60_000),
     ),
-    **{name: Preset(summary, config, build) for name, (summary, config, build) in TRAINABLE.items()},
+    **TRAINABLE,
 }
 
 
@@ -247,7 +230,7 @@ def run(
     where, folder = pick_device(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
         torch.manual_seed(config.seed)
-        job = Job(*preset.build(where, clip or start))
+        job = preset.build(where, clip or start)
         begun = {} if start is None else {"start": begin_with(job.objective, start)}
         cost = flops_per_picture(job.objective, job.source)
     if compiled:

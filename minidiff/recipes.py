@@ -12,15 +12,25 @@ from torch import Tensor, nn
 from minidiff import checkpoints
 from minidiff.checkpoints import fingerprint
 from minidiff.clip import CaptionTable
-from minidiff.common import Condition, TextEmbedding, check_choice, check_number, randn, seeded, seeds_from, shortened
+from minidiff.common import (
+    CheckpointError,
+    Condition,
+    TextEmbedding,
+    check_choice,
+    check_number,
+    randn,
+    seeded,
+    seeds_from,
+    shortened,
+)
 from minidiff.data.emoji import load_emoji
 from minidiff.pipeline import TextToImage, to_images
 from minidiff.prior import Prior, PriorPairs, Regression, evaluate_prior
 from minidiff.prompts import HubRewriter, expand, keywords, split
 from minidiff.recipes_look import build_look, with_lora
 from minidiff.text import MiniClip, unit_rms
-from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.config import TrainConfig
+from minidiff.training.job import Job, Preset
 from minidiff.training.objectives import ConditionDropout, Denoising
 from minidiff.training.sources import fold_in
 
@@ -83,7 +93,7 @@ def dalle(
     read = [read_all(pipe, text) for text in styled]
     cond = Condition.cat([row for row, _ in read])
     assert cond.text is not None
-    image = imagine(prior, cond.text.pooled, seeds, noise)
+    image = sample_prior(prior, cond.text.pooled, seeds, noise)
     x = pipe.generate(Condition(cond.text, image), len(prompts), seeds=seeds, **DALLE | settings)
     said = [
         _count(prompt)
@@ -159,12 +169,12 @@ def cook(
     return dalle(pipe, prompts, style=style, rewriter=write, prior=own, **settings)
 
 
-def imagine(prior: Prior, pooled: Tensor, seeds: Sequence[int], noise: float = NOISE, **settings: Any) -> Tensor:
-    """The prior's image embeddings (B, dim), mixed with noise as in training, see `doubt`."""
-    return doubt(prior(pooled, [fold_in(seed, 1) for seed in seeds], **settings), seeds, noise)
+def sample_prior(prior: Prior, pooled: Tensor, seeds: Sequence[int], noise: float = NOISE, **settings: Any) -> Tensor:
+    """The prior's image embeddings (B, dim), mixed with noise as in training, see `noised`."""
+    return noised(prior(pooled, [fold_in(seed, 1) for seed in seeds], **settings), seeds, noise)
 
 
-def doubt(image: Tensor, seeds: Sequence[int], noise: float = NOISE) -> Tensor:
+def noised(image: Tensor, seeds: Sequence[int], noise: float = NOISE) -> Tensor:
     """Image embeddings (B, dim) that the U-Net is not to believe to the last digit: sqrt(1 - a^2) e + a n."""
     n = randn(image.shape, [seeded(fold_in(seed, 2)) for seed in seeds], image.device)
     return (1 - noise**2) ** 0.5 * image + noise * n
@@ -212,7 +222,7 @@ class _Both(nn.Module):
         return sum(loss(batch, generator) for loss in self.losses)  # type: ignore[return-value]
 
 
-def build_prior(device: torch.device, clip: str | None = None) -> tuple[nn.Module, Any, Any]:
+def build_prior(device: torch.device, clip: str | None = None) -> Job:
     """The prior of a checkpoint's mini-CLIP, and a regression of the same size to judge it by."""
     emoji, encoder = load_emoji(), checkpoints.load_clip(clip or "emoji-64").to(device)
     source = PriorPairs(emoji, CaptionTable(emoji, CAPTIONS, seed=1).tokenize(encoder, device), encoder, device)
@@ -224,22 +234,22 @@ def build_prior(device: torch.device, clip: str | None = None) -> tuple[nn.Modul
         return evaluate_prior(prior, objective.regression, encoder, emoji, source) | {"clip": config["clip"]}
 
     task = f"prior of CLIP {fingerprint(encoder)}"
-    return _Both(Prior(encoder.pooled_dim), Prior(encoder.pooled_dim), task), source, finish
+    return Job(_Both(Prior(encoder.pooled_dim), Prior(encoder.pooled_dim), task), source, finish)
 
 
 CAPTIONS = 8  # variants per picture
-TRAINABLE: dict[str, tuple[str, TrainConfig, Any]] = {
-    "prior": (
+TRAINABLE: dict[str, Preset] = {
+    "prior": Preset(
         "DALL·E's prior: from text to CLIP image embedding (some ten minutes on a CPU)",
         TrainConfig(2000, 256, learning_rate=1e-3, weight_decay=1.0, save_every=500),
         build_prior,
     ),
-    "midjourney": (
+    "midjourney": Preset(
         "the flagship's fine-tune on a look of its own, by LoRA (needs peft; some ten minutes on a CPU)",
         TrainConfig(300, 12, learning_rate=2e-3, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
         build_look(full=False),
     ),
-    "midjourney-full": (
+    "midjourney-full": Preset(
         "the same with all weights, for comparison",
         TrainConfig(300, 12, learning_rate=3e-4, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
         build_look(full=True),

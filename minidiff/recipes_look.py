@@ -7,6 +7,7 @@ the base model cannot have seen it, and whether a picture has it can be measured
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from minidiff import checkpoints
 from minidiff.checkpoints import fingerprint
-from minidiff.common import Condition, check_number, randn, seeded
+from minidiff.common import CheckpointError, Condition, check_number, randn, seeded
 from minidiff.data.captions import training_captions
-from minidiff.data.emoji import EmojiRecord, EmojiSet, load_emoji, to_float
+from minidiff.data.emoji import EmojiRecord, EmojiSet, load_emoji
+from minidiff.data.pixels import to_float
 from minidiff.pipeline import TextToImage
 from minidiff.text import MiniClip
-from minidiff.training.checkpoint import CheckpointError
+from minidiff.training.job import Job
 from minidiff.training.objectives import ConditionDropout, Denoising
 from minidiff.training.sources import shuffled
 
@@ -99,10 +101,10 @@ class Collection:
         return self.prints[indices], Condition(text=text, image=self.images[indices])
 
 
-def build_look(full: bool) -> Any:
+def build_look(full: bool) -> Callable[[torch.device, str | None], Job]:
     """Fine-tune a text-to-image model on the look: all weights, or by LoRA (Hu et al. 2022) with `peft`."""
 
-    def build(device: torch.device, base: str | None) -> tuple[nn.Module, Any, Any]:
+    def build(device: torch.device, base: str | None) -> Job:
         pipe = TextToImage.from_pretrained(base or "emoji-64").to(device)
         if not isinstance(pipe.encoder, MiniClip):
             raise ValueError(f"`clip` must be a model that draws and has a mini-CLIP, as emoji-64; {base} is none.")
@@ -123,7 +125,7 @@ def build_look(full: bool) -> Any:
         source = Collection(load_emoji(), pipe.encoder, pipe.size, device)
         objective = Denoising(pipe.denoiser, ConditionDropout())
         objective.start = before  # on other weights a run cannot go on
-        return objective, source, finish
+        return Job(objective, source, finish)
 
     return build
 

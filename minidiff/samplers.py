@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, Denoiser, Generators, alpha_sigma, as_times, ask, check_number, randn
+from minidiff.common import Condition, Denoiser, Generators, alpha_sigma, as_times, check_number, predict, randn
 from minidiff.denoisers import NetDenoiser, check_read
 from minidiff.guidance import Guided
 from minidiff.schedules import posterior
@@ -101,7 +101,7 @@ def ddpm_step(
     """
     check_number("data_variance", data_variance, 0, 1e12)
     t, s = as_times(t, x_t), as_times(s, x_t)
-    mean, std = posterior(denoiser.schedule, ask(denoiser, x_t, t, cond).x0, x_t, t, s, data_variance)
+    mean, std = posterior(denoiser.schedule, predict(denoiser, x_t, t, cond).x0, x_t, t, s, data_variance)
     return mean + std * randn(x_t.shape, generator, x_t.device).to(x_t.dtype), None
 
 
@@ -123,7 +123,7 @@ def ddim_step(
     """
     check_number("eta", eta, 0, 1)
     t, s = as_times(t, x_t), as_times(s, x_t)
-    x0, eps = ask(denoiser, x_t, t, cond)
+    x0, eps = predict(denoiser, x_t, t, cond)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
     if eta == 0:
         return alpha_s * x0 + sigma_s * eps, None
@@ -154,11 +154,11 @@ def heun_step(
     t, s = as_times(t, x_t), as_times(s, x_t)
     alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
-    here = ask(denoiser, x_t, t, cond)
+    here = predict(denoiser, x_t, t, cond)
     euler = alpha_s * here.x0 + sigma_s * here.eps
     if not bool((sigma_s > 0).all()):
         return euler, None
-    there = ask(denoiser, euler, s, cond)
+    there = predict(denoiser, euler, s, cond)
     x0, eps = (here.x0 + there.x0) / 2, (here.eps + there.eps) / 2
     return x_t + (alpha_s - alpha_t) * x0 + (sigma_s - sigma_t) * eps, None
 
@@ -187,7 +187,7 @@ def dpmpp_2m_step(
     t, s = as_times(t, x_t), as_times(s, x_t)
     alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
-    x0 = ask(denoiser, x_t, t, cond).x0
+    x0 = predict(denoiser, x_t, t, cond).x0
     lambda_t, lambda_s = alpha_t.log() - sigma_t.log(), alpha_s.log() - sigma_s.log()
     blend = x0
     if memory is not None:

@@ -251,13 +251,8 @@ class WordEncoder(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain values, for a checkpoint's JSON."""
-        return {
-            "vocabulary": list(self.vocabulary),
-            "context": self.context,
-            "dim": self.dim,
-            "layers": self.layers,
-            "heads": self.heads,
-        }
+        sizes = ("context", "dim", "layers", "heads")
+        return {"vocabulary": list(self.vocabulary)} | {name: getattr(self, name) for name in sizes}
 
 
 def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> tuple[Tensor, Tensor]:

@@ -13,14 +13,13 @@ from safetensors.torch import load_file, save_file
 from small_models import BY_STYLE, small_net, small_pipe, styles_pipe
 
 from minidiff import checkpoints
-from minidiff.common import Condition, randn, seeded
+from minidiff.common import CheckpointError, Condition, randn, seeded
 from minidiff.data.emoji import STYLES
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import SCHEDULES, CosineSchedule, LinearSchedule, make_schedule
 from minidiff.text import WordEncoder
-from minidiff.training.checkpoint import CheckpointError
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from program import Run, program, sentence
 from small_models import small_pipe, styles_pipe
 
 from minidiff import __version__
-from minidiff.checkpoints import fingerprint
-from minidiff.judge import Judge
+from minidiff.checkpoints import fingerprint, load_judge
 from minidiff.pipeline import TextToImage
 from minidiff.text import WordEncoder
 
@@ -151,7 +150,7 @@ def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monke
     assert done.code == 0 and "the best is {'guidance': 4.0}" in done.out
     found = json.loads(Path("compared/sweep.json").read_text())
     weights = fingerprint(TextToImage.from_pretrained("emoji-64").denoiser.net)
-    measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0, "judge": fingerprint(Judge.load())}
+    measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0, "judge": fingerprint(load_judge())}
     assert found == measured | {"best": {"guidance": 4.0}, "asked": {"repeats": 2}}
     sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
 

@@ -26,7 +26,8 @@ from minidiff.clip import (
 )
 from minidiff.common import TextEmbedding, randn, seeded
 from minidiff.data.captions import canonical_caption
-from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji, to_float
+from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji
+from minidiff.data.pixels import to_float
 from minidiff.evaluate.tasks import Problem, best_by_clip
 from minidiff.text import EOS, PAD, MiniClip, MiniClipConfig
 

@@ -11,18 +11,8 @@ import emoji_split
 import pytest
 import torch
 
-from minidiff.data.emoji import (
-    CELL,
-    FOLDER,
-    SPLITS,
-    STYLES,
-    EmojiPictures,
-    EmojiSet,
-    load_emoji,
-    shift_pictures,
-    to_float,
-    to_uint8,
-)
+from minidiff.data.emoji import CELL, FOLDER, SPLITS, STYLES, EmojiPictures, EmojiSet, load_emoji
+from minidiff.data.pixels import shift_pictures, to_float, to_uint8
 
 EMOJI = load_emoji()
 N = len(EMOJI)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from minidiff.checkpoints import fingerprint
+from minidiff.checkpoints import fingerprint, load_judge
 from minidiff.images import grid, read_settings, to_images
-from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +25,7 @@ CONTROLS = ("training pictures, moved as in training", "the same, drawn again")
 def test_the_numbers_are_those_of_the_model_that_ships(name: str) -> None:
     found = evaluation.load(name)
     pipe = TextToImage.from_pretrained(found["checkpoint"])
-    now = fingerprint(pipe.denoiser.net), pipe.denoiser.schedule.shift, fingerprint(Judge.load())  # type: ignore[attr-defined]
+    now = fingerprint(pipe.denoiser.net), pipe.denoiser.schedule.shift, fingerprint(load_judge())  # type: ignore[attr-defined]
     then = found["weights"], found["shift"], found["judge"]
     assert then == now, f"run `minidiff evaluate` again for {name}.json"
 

@@ -12,9 +12,21 @@ import torch
 from small_models import small_pipe
 
 from minidiff import factors
-from minidiff.data.emoji import STYLES, load_emoji, to_float
-from minidiff.factors import FACTORIAL, FURTHER, LENGTHS, Cell, ask, describe, draw_cell, measure, on_white, targets
-from minidiff.judge import Judge
+from minidiff.checkpoints import load_judge
+from minidiff.data.emoji import STYLES, load_emoji
+from minidiff.data.pixels import to_float
+from minidiff.factors import (
+    FACTORIAL,
+    FURTHER,
+    LENGTHS,
+    Cell,
+    condition,
+    describe,
+    draw_cell,
+    measure,
+    on_white,
+    targets,
+)
 from minidiff.metrics import diversity
 from minidiff.prior import Prior
 from minidiff.recipes_look import two_inks
@@ -48,7 +60,7 @@ def test_each_reading_and_conditioning_reaches_the_network() -> None:
         torch.manual_seed(0)
         prior = Prior(pipe.encoder.pooled_dim, 8, 1)  # type: ignore[union-attr]
     long = Cell(length=200)
-    sizes = {r: int(ask(pipe, replace(long, reading=r), "owl").text.mask.sum()) for r in factors.READINGS}  # type: ignore[union-attr]
+    sizes = {r: int(condition(pipe, replace(long, reading=r), "owl").text.mask.sum()) for r in factors.READINGS}  # type: ignore[union-attr]
     assert sizes["in parts"] > sizes["cut"] > sizes["keywords"]
     plain, told, alone, harder = (
         draw_cell(pipe, prior, cell, ["owl", "key"], [0, 5])
@@ -71,7 +83,7 @@ def test_bleached_paper_is_white_and_white_paper_stays() -> None:
 
 
 def test_measures_find_what_is_there() -> None:
-    judge, names = Judge.load(), ["owl", "pizza", "key"]
+    judge, names = load_judge(), ["owl", "pizza", "key"]
     emoji = load_emoji()
     rows = [[to_float(emoji.pixels(style)[emoji.find(name).index]) for name in names] for style in STYLES[:3]]
     x = torch.stack([torch.stack(row) for row in rows])
@@ -104,7 +116,7 @@ def test_a_cell_can_be_drawn_again() -> None:
     from minidiff.pipeline import TextToImage
     from minidiff.recipes import load_prior
 
-    pipe, judge = TextToImage.from_pretrained("emoji-64"), Judge.load()
+    pipe, judge = TextToImage.from_pretrained("emoji-64"), load_judge()
     names = targets()[:2]
     x = draw_cell(pipe, load_prior(pipe=pipe), Cell(), names, [factors.SEED_STRIDE])
     found = measure(judge, x, names)

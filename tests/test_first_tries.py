@@ -13,8 +13,8 @@ from torch import nn
 
 from minidiff import checkpoints
 from minidiff.common import check_choice, randn, seeded
-from minidiff.data.emoji import to_float, to_uint8
 from minidiff.data.folder import CaptionedPictures
+from minidiff.data.pixels import to_float, to_uint8
 from minidiff.denoisers import NetDenoiser, interpret
 from minidiff.guidance import Guided
 from minidiff.nets import MLP

@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_emoji import SmallEmoji
 
+from minidiff.checkpoints import load_judge, save_judge
 from minidiff.common import seeded
 from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.judge import FEATURES, Judge, JudgeObjective, JudgePictures, augment, training_bases
@@ -37,9 +38,9 @@ def test_features_have_mean_square_one_and_answers_are_distributions() -> None:
     features = judge.features(x)
     assert features.shape == (5, FEATURES)
     assert torch.allclose(features.square().mean(1), torch.ones(5), atol=1e-5)
-    assert torch.allclose(judge.base_log_probs(x).exp().sum(1), torch.ones(5), atol=1e-5)
-    assert torch.allclose(judge.style_log_probs(x).exp().sum(1), torch.ones(5), atol=1e-5)
-    assert judge.base_log_probs(x).shape == (5, 3) and judge.style_log_probs(x).shape == (5, len(STYLES))
+    bases, styles = judge.log_probs(x)
+    assert torch.allclose(bases.exp().sum(1), torch.ones(5), atol=1e-5) and bases.shape == (5, 3)
+    assert torch.allclose(styles.exp().sum(1), torch.ones(5), atol=1e-5) and styles.shape == (5, len(STYLES))
 
 
 def test_features_do_not_depend_on_the_company_and_leave_the_mode_as_it_was() -> None:
@@ -59,21 +60,24 @@ def test_other_sizes_are_scaled(size: int) -> None:
 def test_a_saved_judge_says_the_same_to_half_precision(tmp_path) -> None:
     judge, x = small_judge(), pictures(4)
     judge.train()(x)  # so that the statistics it centers by are not the initial ones
-    judge.save(tmp_path)
-    again = Judge.load(tmp_path)
+    save_judge(tmp_path, judge)
+    again = load_judge(tmp_path)
     assert again.bases == judge.bases and not again.training
-    assert torch.allclose(again.base_log_probs(x), judge.base_log_probs(x), atol=0.05)
-    assert (tmp_path / "judge.safetensors").stat().st_size < 2 * sum(p.numel() for p in judge.parameters()) + 8000
+    assert torch.allclose(again.log_probs(x)[0], judge.log_probs(x)[0], atol=0.05)
+    assert (tmp_path / "model.safetensors").stat().st_size < 2 * sum(p.numel() for p in judge.parameters()) + 8000
 
 
 def test_a_folder_without_a_fitting_judge_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
-        Judge.load(tmp_path / "nowhere")
-    small_judge().save(tmp_path)
-    card = json.loads((tmp_path / "judge.json").read_text())
-    (tmp_path / "judge.json").write_text(json.dumps(card | {"bases": ["cat"]}))
-    with pytest.raises(ValueError, match=r"judge\.json"):
-        Judge.load(tmp_path)
+        load_judge(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="prior is none"):
+        load_judge("prior")
+    save_judge(tmp_path, small_judge())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["shape"]["bases"] = ["cat"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="does not fit this architecture"):
+        load_judge(tmp_path)
 
 
 def test_wrong_input_is_refused() -> None:
@@ -116,9 +120,8 @@ def test_unseen_bases_are_unknown_to_the_judge() -> None:
 def test_the_loss_is_the_sum_of_both_cross_entropies() -> None:
     judge, x = small_judge().eval(), pictures(4)
     base, style = torch.tensor([0, 1, 2, 0]), torch.tensor([3, 2, 1, 0])
-    expected = -(
-        judge.base_log_probs(x).gather(1, base[:, None]) + judge.style_log_probs(x).gather(1, style[:, None])
-    )[:, 0]
+    bases, styles = judge.log_probs(x)
+    expected = -(bases.gather(1, base[:, None]) + styles.gather(1, style[:, None]))[:, 0]
     loss = JudgeObjective(judge, smoothing=0.0)((x, base, style), seeded(0))
     assert loss.shape == (4,) and torch.allclose(loss, expected, atol=1e-5)
     assert not torch.allclose(JudgeObjective(judge)((x, base, style), seeded(0)), expected, atol=1e-3)
@@ -134,6 +137,6 @@ def test_it_learns_to_tell_a_few_emoji_apart() -> None:
     config = TrainConfig(80, 32, 5e-3, weight_decay=0.05, warmup=8, decay=0.6, progress=False)
     judge = cast(Judge, train(objective, JudgePictures(few), config, device="cpu").ema_objective.judge)
     x = torch.cat([few.pixels(style) for style in STYLES]).float() / 127.5 - 1
-    answers = judge.base_log_probs(x).argmax(1).tolist()
+    answers = judge.log_probs(x)[0].argmax(1).tolist()
     right = sum(judge.bases[a] == few.records[i % 8].base for i, a in enumerate(answers))
     assert right >= 24  # of 32; by luck 4

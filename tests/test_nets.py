@@ -10,7 +10,7 @@ import torch
 from minidiff.common import Condition, TextEmbedding, randn, seeded
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets import MLP, UNet, UNetConfig
-from minidiff.nets.layers import Attention, AttentionBlock, TimeEmbedding, place_embedding
+from minidiff.nets.layers import Attention, AttentionBlock, TimeEmbedding, position_embedding
 from minidiff.schedules import RectifiedFlow
 from minidiff.text import WordEncoder
 from minidiff.training import ConditionDropout, Denoising
@@ -163,8 +163,8 @@ def test_wrong_shapes_get_a_sentence(call, sentence):
         call()
 
 
-def test_the_place_embedding_tells_all_places_apart_and_left_from_right():
-    places = place_embedding(8, 32)
+def test_the_position_embedding_tells_all_places_apart_and_left_from_right():
+    places = position_embedding(8, 32)
     assert places.shape == (64, 32) and torch.equal(places[:, 16:], torch.zeros(64, 16))
     assert torch.cdist(places, places).add(torch.eye(64)).min() > 0.1
     rows, columns = places.view(8, 8, 32)[:, :, 4], places.view(8, 8, 32)[:, :, 12]  # cos(pi y), cos(pi x)

@@ -14,7 +14,7 @@ from small_models import BY_STYLE, NET, small_clip, small_net, small_pipe
 from torch import Tensor
 
 from minidiff.checkpoints import load_denoiser, save_denoiser
-from minidiff.common import Condition, TextEmbedding, randn, seeded
+from minidiff.common import CheckpointError, Condition, TextEmbedding, randn, seeded
 from minidiff.data.folder import FolderPictures
 from minidiff.denoisers import NetDenoiser
 from minidiff.guidance import Guided
@@ -26,7 +26,7 @@ from minidiff.samplers import STEPS, ddim_step, sample
 from minidiff.schedules import SCHEDULES, CosineSchedule, RectifiedFlow, time_grid
 from minidiff.text import HubTextEncoder, WordEncoder
 from minidiff.training import ConditionDropout, Denoising, JointDenoising, TensorSource, TrainConfig, train
-from minidiff.training.checkpoint import CheckpointError, latest, save
+from minidiff.training.checkpoint import latest, save
 
 LABEL = Condition(label=torch.tensor([1]))
 SOME_LABEL = torch.tensor([1, 2, 1, 2])

@@ -16,7 +16,7 @@ from browser import BUILT, ROOT, Browser, Page
 from test_export import COMMITTED, load_stored_weights, towers
 
 from minidiff.common import Condition, randn, seeded
-from minidiff.data.emoji import to_uint8
+from minidiff.data.pixels import to_uint8
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import time_grid
 

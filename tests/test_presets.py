@@ -19,16 +19,15 @@ from small_models import CLIP, small_clip
 
 from minidiff import cards, checkpoints, presets
 from minidiff.cards import OPTIONS, command, facts, flops_per_picture
-from minidiff.checkpoints import fingerprint
+from minidiff.checkpoints import fingerprint, load_judge
 from minidiff.cli import app
+from minidiff.common import CheckpointError
 from minidiff.data import shapes
 from minidiff.data.emoji import FOLDER, STYLES, load_emoji
-from minidiff.judge import Judge
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.presets import PRESETS, run
 from minidiff.recipes import TRAINABLE
-from minidiff.training.checkpoint import CheckpointError
 from minidiff.training.config import TrainConfig
 from minidiff.training.ema import EMA
 from minidiff.training.loop import TrainResult
@@ -83,7 +82,7 @@ def test_a_preset_trains_and_leaves_a_model_with_its_card(name: str, tmp_path: P
     assert card["flops_per_second"] == pytest.approx(card["flops_per_image"] * card["images_per_second"])
     assert (tmp_path / "out" / "samples.png").exists() == (name not in ("judge", "clip", "prior"))
     if name == "judge":
-        assert Judge.load(tmp_path / "out").bases
+        assert load_judge(tmp_path / "out").bases
     elif name == "clip":
         checkpoints.load_clip(tmp_path / "out")
         assert set(card["measured"]) == {"retrieval", "held_out_keywords"}

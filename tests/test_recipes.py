@@ -15,16 +15,15 @@ from small_models import LONG, small_pipe, styles_pipe
 
 from minidiff import checkpoints, recipes, recipes_look
 from minidiff.checkpoints import fingerprint
-from minidiff.common import Condition
+from minidiff.common import CheckpointError, Condition
 from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.pipeline import TextToImage
 from minidiff.presets import run
 from minidiff.prior import Prior
 from minidiff.prompts import keywords
-from minidiff.recipes import TRAINABLE, cook, dalle, imagine, load_prior, midjourney, read_all
+from minidiff.recipes import TRAINABLE, cook, dalle, load_prior, midjourney, read_all, sample_prior
 from minidiff.recipes_look import RANK, collection, in_the_look, two_inks, with_lora
 from minidiff.text import MiniClip, unit_rms
-from minidiff.training.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,7 @@ def test_dalle_tells_the_network_words_and_an_embedding(pipe: TextToImage, prior
     assert words == "3 words, read at once" and f"{len(LONG.split())} words, read in" in whole
     row, _ = read_all(pipe, "a red heart")
     assert row.text is not None
-    image = imagine(loaded, row.text.pooled, [3])
+    image = sample_prior(loaded, row.text.pooled, [3])
     x = pipe.generate(Condition(row.text, image), 1, seeds=[3], steps=2, guidance=4.0)
     alone = dalle(pipe, "a red heart", prior=loaded, seed=3, steps=2).images[0]
     assert recipes.to_images(x)[0].tobytes() == alone.tobytes()
@@ -101,12 +100,12 @@ def test_dalle_tells_the_network_words_and_an_embedding(pipe: TextToImage, prior
 def test_the_noise_keeps_the_size_of_an_embedding_and_depends_on_the_seed(pipe: TextToImage, prior: Path) -> None:
     loaded, pooled = load_prior(prior), unit_rms(torch.randn(1, 16, generator=torch.Generator().manual_seed(0)))
     many = pooled.expand(400, -1)
-    clean = imagine(loaded, many, range(400), noise=0.0)
-    noised = imagine(loaded, many, range(400), noise=0.5)
+    clean = sample_prior(loaded, many, range(400), noise=0.0)
+    noised = sample_prior(loaded, many, range(400), noise=0.5)
     assert torch.allclose(clean.square().mean(1), torch.ones(400), atol=1e-3)
     rest = noised - (1 - 0.25) ** 0.5 * clean
     assert abs(float(rest.std()) - 0.5) < 0.02 and abs(float((rest * clean).mean())) < 0.02
-    assert torch.equal(imagine(loaded, pooled, [7]), imagine(loaded, many[:2], [7, 8])[:1])
+    assert torch.equal(sample_prior(loaded, pooled, [7]), sample_prior(loaded, many[:2], [7, 8])[:1])
     assert not torch.allclose(clean[0], clean[1])
 
 

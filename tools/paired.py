@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.checkpoints import fingerprint
-from minidiff.data.emoji import EmojiSet, load_emoji, to_float
+from minidiff.checkpoints import fingerprint, load_judge
+from minidiff.data.emoji import EmojiSet, load_emoji
+from minidiff.data.pixels import to_float
 from minidiff.evaluate.tasks import SEED_STRIDE, Problem, Settings, mark, problems, summarize, true_features
-from minidiff.judge import Judge
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import own_shift
 
@@ -26,7 +26,7 @@ class Contest:
 
     def __init__(self, checkpoint: str, device: torch.device, bf16: bool):
         self.pipe = TextToImage.from_pretrained(checkpoint).to(device)
-        self.judge, self.bf16 = Judge.load(device=str(device)), bf16
+        self.judge, self.bf16 = load_judge(device=device), bf16
         self.emoji: EmojiSet = load_emoji()
         self.tasks: list[Problem] = problems(self.emoji, "test", self.judge.bases)
         self.told: dict[str, Any] = {

@@ -15,9 +15,9 @@ from paired import Contest
 from torch import Tensor
 
 from minidiff.common import Condition, check_int, pick_device
-from minidiff.data.emoji import to_float, to_uint8
+from minidiff.data.pixels import to_float, to_uint8
 from minidiff.evaluate.tasks import Settings, true_pictures
-from minidiff.recipes import NOISE, doubt, imagine, load_prior
+from minidiff.recipes import NOISE, load_prior, noised, sample_prior
 from minidiff.text import MiniClip
 
 EMBEDDINGS = ("prior", "sentence", "picture")
@@ -41,9 +41,9 @@ def main(out: Path, checkpoint: str, prior: str, repeats: int, bf16: bool) -> No
     guess, settings = load_prior(prior, pipe=pipe), Settings(repeats=repeats)
 
     embedding = {
-        "prior": partial(imagine, guess, text.pooled),
-        "sentence": partial(doubt, text.pooled),
-        "picture": partial(doubt, true),
+        "prior": partial(sample_prior, guess, text.pooled),
+        "sentence": partial(noised, text.pooled),
+        "picture": partial(noised, true),
     }
 
     def told(words: bool, what: str | None, seeds: list[int]) -> Tensor:

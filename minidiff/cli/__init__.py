@@ -56,7 +56,7 @@ def main() -> None:
         try:
             app()
         except ValueError as error:
-            from minidiff.training.checkpoint import CheckpointError
+            from minidiff.common import CheckpointError
 
             print(f"minidiff: {error}", file=sys.stderr)
             sys.exit(1 if isinstance(error, CheckpointError) else 2)

@@ -41,7 +41,7 @@ def evaluate(
     """
     import json
 
-    from minidiff.checkpoints import fingerprint
+    from minidiff.checkpoints import fingerprint, load_judge
     from minidiff.common import check_int, pick_device
     from minidiff.data.emoji import STYLES
     from minidiff.data.scenes import VOCABULARY
@@ -49,7 +49,6 @@ def evaluate(
     from minidiff.evaluate import evaluate as measure
     from minidiff.evaluate import sweep as compare
     from minidiff.evaluate.report import write_report
-    from minidiff.judge import Judge
     from minidiff.pipeline import TextToImage, check_settings
     from minidiff.schedules import own_shift
     from minidiff.text import MiniClip, WordEncoder
@@ -75,7 +74,7 @@ def evaluate(
         kinds = {"seen": "trained pairs", "held_out": "new pairs"}
         marks = {f"all right, {words}": result[kind]["model"]["all_interval"] for kind, words in kinds.items()}
     else:
-        judge = Judge.load(device=str(target))
+        judge = load_judge(device=target)
         measured["judge"] = fingerprint(judge)
         if sweep:
             out.mkdir(parents=True, exist_ok=True)

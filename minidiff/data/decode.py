@@ -80,7 +80,7 @@ def to_tensor(image: Image.Image, size: int, fit: str) -> Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
-def as_image(picture: Any) -> Image.Image:
+def to_pil(picture: Any) -> Image.Image:
     """Return a tensor as a PIL image; PIL images pass through."""
     from PIL import Image
 

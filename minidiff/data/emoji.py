@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import Condition, check_choice, check_int
+from minidiff.data.pixels import shift_pictures, shrink, to_float
 from minidiff.training.sources import sent
 
 STYLES = ("noto", "twemoji", "fluent-flat", "fluent-3d")
@@ -158,18 +159,6 @@ def load_emoji() -> EmojiSet:
     return EmojiSet()
 
 
-def to_float(pixels: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [-1, 1]: x = pixels / 127.5 - 1. Floats are taken to lie there already."""
-    return pixels.float() if pixels.is_floating_point() else pixels.float() / 127.5 - 1
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """Float in [-1, 1] to the nearest uint8 0..255; what lies outside is cut off. uint8 stays as it is."""
-    if x.dtype == torch.uint8:
-        return x
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
 class EmojiPictures:
     """A training source: one split's pictures as (x0, Condition(label=style + 1)), drawn fairly by base.
 
@@ -236,22 +225,6 @@ class EmojiPictures:
         return to_float(pictures), Condition(label=style + 1)
 
 
-def shift_pictures(pictures: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
-    """Move each uint8 picture (B, 3, H, W) by its own whole numbers of pixels from -most to most, on white."""
-    home = generator.device if generator is not None else pictures.device
-    moves = torch.randint(-most, most + 1, (2, len(pictures), 1), generator=generator, device=home)
-    dy, dx = moves.to(pictures.device)  # (B, 1) each
-    height, width = pictures.shape[-2:]
-    rows = torch.arange(height, device=pictures.device) + dy  # (B, H): the row each pixel comes from
-    columns = torch.arange(width, device=pictures.device) + dx
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    n = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    moved = pictures.permute(0, 2, 3, 1)[
-        n, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    ]  # (B, H, W, 3)
-    return moved.permute(0, 3, 1, 2).masked_fill(~inside[:, None], 255)
-
-
 def _draw(families: list[list[int]], generator: torch.Generator) -> list[int]:
     chance = torch.rand(len(families), generator=generator).tolist()
     return [family[int(u * len(family))] for family, u in zip(families, chance, strict=True)]
@@ -262,12 +235,6 @@ def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
     check_int("epoch", epoch, 0, 2**31 - 1)
     mixed = hashlib.sha256(f"{seed}:{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(mixed[:7], "big"))
-
-
-def shrink(pixels: Tensor, size: int) -> Tensor:
-    """Pictures uint8 (N, 3, H, W) at size x size, averaged over areas."""
-    parts = (torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in pixels.split(512))
-    return torch.cat([part.round().to(torch.uint8) for part in parts])
 
 
 def _record(line: str) -> EmojiRecord:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from minidiff.common import check_choice, check_int
-from minidiff.data.decode import FITS, as_image, load_picture, on_paper, to_tensor
-from minidiff.data.emoji import to_float
+from minidiff.data.decode import FITS, load_picture, on_paper, to_pil, to_tensor
+from minidiff.data.pixels import to_float
 from minidiff.training.sources import InMemory
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -208,7 +208,7 @@ def from_torchvision(dataset: Any, size: int, limit: int | None = None, *, fit: 
     for index in range(count):
         picture, target, *_ = dataset[index]
         try:
-            pictures.append(to_tensor(on_paper(as_image(picture)), size, fit))
+            pictures.append(to_tensor(on_paper(to_pil(picture)), size, fit))
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"`dataset` item {index} is no usable picture: {error}.") from None
         if isinstance(target, list | tuple) and target and isinstance(target[0], str):

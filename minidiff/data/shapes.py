@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import check_int, pick_device
-from minidiff.data.emoji import to_float
+from minidiff.data.pixels import to_float
 from minidiff.data.scenes import CAPTION_LENGTH, COLORS, SIZES, VOCABULARY, Scene, random_scene
 from minidiff.text import word_ids
 from minidiff.training.sources import InMemory

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, check_int, seeded
-from minidiff.data.emoji import STYLES, EmojiSet, load_emoji, shift_pictures, shrink, to_float
+from minidiff.checkpoints import load_judge
+from minidiff.common import check_int, pick_device, seeded
+from minidiff.data.emoji import STYLES, EmojiSet, load_emoji
+from minidiff.data.pixels import shift_pictures, shrink, to_float
 from minidiff.evaluate.sets import (
     SHIFT,
     copy_rates,
@@ -66,11 +68,7 @@ def generate_with(pipe: TextToImage) -> Generate:
     """The tensor-level call of a pipeline, for `evaluate`; a model without text is told the style by its label."""
 
     def generate(prompts: list[str], styles: list[str | None], seeds: list[int], **how: Any) -> Tensor:
-        if pipe.encoder is not None:
-            cond = pipe.condition(prompts)
-        else:
-            labels = [0 if style is None else pipe.styles.index(style) + 1 for style in styles]
-            cond = Condition(label=torch.tensor(labels, device=pipe.device))
+        cond = pipe.condition(prompts) if pipe.encoder is not None else pipe.labeled(styles)
         return pipe.generate(cond, len(prompts), seeds=seeds, **how)
 
     return generate
@@ -96,7 +94,7 @@ def evaluate(
     turns into a page.
     """
     started = time.monotonic()
-    judge, settings, emoji = judge or Judge.load(device=None), settings or Settings(), emoji or load_emoji()
+    judge, settings, emoji = judge or load_judge(device=pick_device()), settings or Settings(), emoji or load_emoji()
     seen = {who: what for who, what in SEEN.items() if clip is not None or who != "best by CLIP"}
     result: dict[str, Any] = {"settings": asdict(settings) | {"seed": seed}, "seen": seen, "splits": {}}
     result["pictures"] = pictures = {}
@@ -192,7 +190,7 @@ def sweep(
     setting's. All start from the same seeds, so the differences are taken picture by picture, and their intervals
     are narrower.
     """
-    judge, emoji = judge or Judge.load(device=None), emoji or load_emoji()
+    judge, emoji = judge or load_judge(device=pick_device()), emoji or load_emoji()
     tasks = problems(emoji, "validation", judge.bases)
     prompts, styles = [task.prompt for task in tasks], [task.style for task in tasks]
     known = true_features(judge, emoji, tasks)

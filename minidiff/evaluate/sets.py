@@ -12,7 +12,8 @@ from torch import Tensor
 
 from minidiff.common import check_int
 from minidiff.data.captions import canonical_caption, canonical_captions
-from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, shrink, to_float
+from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet
+from minidiff.data.pixels import shrink, to_float
 from minidiff.evaluate.tasks import SEED_STRIDE, TWINS, Generate, Problem, Settings, draw, families, plainest
 from minidiff.judge import Judge
 from minidiff.metrics import (

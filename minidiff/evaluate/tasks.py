@@ -17,7 +17,8 @@ from torch import Tensor
 from minidiff.clip import clip_score
 from minidiff.common import seeded
 from minidiff.data.captions import canonical_caption, canonical_captions
-from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet, to_float, to_uint8
+from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet
+from minidiff.data.pixels import to_float, to_uint8
 from minidiff.judge import Judge
 from minidiff.metrics import bootstrap, ink_and_mask
 from minidiff.text import MiniClip

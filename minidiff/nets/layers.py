@@ -19,7 +19,7 @@ def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def look_up(table: nn.Embedding, label: Tensor) -> Tensor:
+def embed_label(table: nn.Embedding, label: Tensor) -> Tensor:
     """The vectors (B, dim) of labels (B,), 0 = none; raises ValueError for one that the table does not hold."""
     try:
         return table(label.long())
@@ -111,7 +111,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-def place_embedding(side: int, dim: int) -> Tensor:
+def position_embedding(side: int, dim: int) -> Tensor:
     """Where each place lies, as sines and cosines of row and column: (side^2, dim), zeros after the first 16.
 
     sin and cos of pi 2^k u for k < 4, u the middle of the row or column in (0, 1): cos(pi u) falls from one
@@ -136,7 +136,7 @@ class AttentionBlock(nn.Module):
     ):
         super().__init__()
         self.here: Tensor | None
-        self.register_buffer("here", place_embedding(side, channels) if side else None, persistent=False)
+        self.register_buffer("here", position_embedding(side, channels) if side else None, persistent=False)
         self.norm_self = nn.LayerNorm(channels)
         self.self_attention = Attention(channels, heads)
         self.cross_attention = None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_int
-from minidiff.nets.layers import TimeEmbedding, look_up
+from minidiff.nets.layers import TimeEmbedding, embed_label
 
 
 class MLP(nn.Module):
@@ -39,7 +39,7 @@ class MLP(nn.Module):
         if self.label is not None:
             none = torch.zeros(len(x), dtype=torch.long, device=x.device)
             label = none if cond is None or cond.label is None else cond.label
-            embedding = embedding + look_up(self.label, label)
+            embedding = embedding + embed_label(self.label, label)
         if self.pooled is not None and cond is not None and cond.text is not None:
             embedding = embedding + self.pooled(cond.text.pooled)
         h = self.inlet(x)

@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_int, check_number
-from minidiff.nets.layers import Attention, AttentionBlock, ResidualBlock, TimeEmbedding, group_norm, look_up, zero
+from minidiff.nets.layers import (
+    Attention,
+    AttentionBlock,
+    ResidualBlock,
+    TimeEmbedding,
+    embed_label,
+    group_norm,
+    zero,
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ class UNet(nn.Module):
             embedding = embedding + self.image(cond.image)
         if self.label is not None:
             label = torch.zeros_like(t, dtype=torch.long) if cond.label is None else cond.label
-            embedding = embedding + look_up(self.label, label)
+            embedding = embedding + embed_label(self.label, label)
         return embedding
 
     def _words(self, n: int, cond: Condition) -> tuple[Tensor | None, Tensor | None]:

@@ -1,6 +1,6 @@
 """Training: one loop for every model in the library, with averaged weights and checkpoints that survive."""
 
-from minidiff.training.checkpoint import CheckpointError
+from minidiff.common import CheckpointError
 from minidiff.training.config import TrainConfig, learning_rate_at
 from minidiff.training.ema import EMA
 from minidiff.training.loop import TrainingDiverged, TrainResult, train

@@ -20,15 +20,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from minidiff.common import CheckpointError
+
 VERSION = 1  # of the format; raised when an older minidiff could no longer read what a newer one writes
 _TENSORS = ("weights", "ema", "optimizer", "random")
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
 _HIDDEN = ".unfinished-"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written, read, or used by this run; the sentence says why and what to do."""
 
 
 class _Damaged(Exception):

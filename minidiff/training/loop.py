@@ -170,10 +170,8 @@ class Run:
         """Give each process random numbers of its own: dropout from the global generators, noise from ours."""
         seed, rank = self.config.seed, self.team.process_index
         torch.default_generator.manual_seed(fold_in(seed, rank, step, 0))
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(fold_in(seed, rank, step, 0))
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(fold_in(seed, rank, step, 0))
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).manual_seed(fold_in(seed, rank, step, 0))
         self.noise.manual_seed(fold_in(seed, rank, step, 1))
 
     def seek(self, epoch: int, position: int) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from minidiff.training.checkpoint import Checkpoint, CheckpointError, Counters
+from minidiff.common import CheckpointError
+from minidiff.training.checkpoint import Checkpoint, Counters
 from minidiff.training.processes import stacked
 
 if TYPE_CHECKING:
@@ -85,18 +86,15 @@ def _changing(run: Run) -> dict[str, Tensor]:
 
 
 def _fill(into: dict[str, Tensor], found: dict[str, Tensor], what: str) -> None:
-    if set(into) != set(found):
-        wrong = sorted(set(into) ^ set(found))
+    here, there = ({name: tuple(value.shape) for name, value in part.items()} for part in (into, found))
+    wrong = sorted(name for name in here | there if here.get(name) != there.get(name))
+    if wrong:
+        shapes = (f"has shape {part[wrong[0]]}" if wrong[0] in part else "is absent" for part in (there, here))
         raise CheckpointError(
-            f"The checkpoint is of another model: its {what} and this model's differ in {len(wrong)} names, "
-            f"such as {wrong[0]!r}: use the same architecture, or another folder."
+            f"The checkpoint is of another model: {len(wrong)} of its {what} differ, the first, {wrong[0]!r}, "
+            f"{' there and '.join(shapes)} here: use the same architecture, or another folder."
         )
     for name, value in found.items():
-        if into[name].shape != value.shape:
-            raise CheckpointError(
-                f"The checkpoint is of another model: {name!r} has shape {tuple(value.shape)} there and "
-                f"{tuple(into[name].shape)} here: use the same architecture, or another folder."
-            )
         into[name].copy_(value)
 
 

@@ -89,7 +89,7 @@ class TensorSource(InMemory):
         if not x.is_floating_point():
             raise ValueError(
                 f"`x` must be floating-point numbers, pictures in [-1, 1]; got {x.dtype}: for uint8 pictures write "
-                "minidiff.data.emoji.to_float(x)."
+                "minidiff.data.pixels.to_float(x)."
             )
         if labels is not None and (labels.is_floating_point() or bool((labels < 0).any())):
             raise ValueError("`labels` must be integers, 1 and up for the classes, 0 for no label; got others.")

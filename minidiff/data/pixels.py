@@ -1,0 +1,40 @@
+"""Pictures as numbers: uint8 for files and screens, floats in [-1, 1] for networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 0..255 to float32 in [-1, 1]: x = pixels / 127.5 - 1. Floats are taken to lie there already."""
+    return pixels.float() if pixels.is_floating_point() else pixels.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Float in [-1, 1] to the nearest uint8 0..255; what lies outside is cut off. uint8 stays as it is."""
+    if x.dtype == torch.uint8:
+        return x
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def shrink(pixels: Tensor, size: int) -> Tensor:
+    """Pictures uint8 (N, 3, H, W) at size x size, averaged over areas."""
+    parts = (torch.nn.functional.adaptive_avg_pool2d(part.float(), size) for part in pixels.split(512))
+    return torch.cat([part.round().to(torch.uint8) for part in parts])
+
+
+def shift_pictures(pictures: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
+    """Move each uint8 picture (B, 3, H, W) by its own whole numbers of pixels from -most to most, on white."""
+    home = generator.device if generator is not None else pictures.device
+    moves = torch.randint(-most, most + 1, (2, len(pictures), 1), generator=generator, device=home)
+    dy, dx = moves.to(pictures.device)  # (B, 1) each
+    height, width = pictures.shape[-2:]
+    rows = torch.arange(height, device=pictures.device) + dy  # (B, H): the row each pixel comes from
+    columns = torch.arange(width, device=pictures.device) + dx
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    n = torch.arange(len(pictures), device=pictures.device)[:, None, None]
+    moved = pictures.permute(0, 2, 3, 1)[
+        n, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
+    ]  # (B, H, W, 3)
+    return moved.permute(0, 3, 1, 2).masked_fill(~inside[:, None], 255)
