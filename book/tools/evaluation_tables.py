@@ -22,12 +22,12 @@ WHO = {
 }
 TOLD = {
     "words": "the words",
-    "words and prior": "the words and the prior's embedding",
-    "words and sentence": "the words and the sentence's",
-    "words and picture": "the words and the true picture's",
+    "words and prior": "the words, and the prior's embedding",
+    "words and sentence": "the words, and the sentence's embedding",
+    "words and picture": "the words, and the true picture's embedding",
     "prior": "the prior's embedding alone",
-    "sentence": "the sentence's alone",
-    "picture": "the true picture's alone",
+    "sentence": "the sentence's embedding alone",
+    "picture": "the true picture's embedding alone",
 }
 SETS = {"model": "the model", "unconditional": "the model, asked for nothing"}
 
@@ -135,6 +135,7 @@ def settings() -> list[str]:
         return f"{row[mark]['mean']:.{digits}f}<br>{estimate(row['beside_best'][mark], digits)}"
 
     found = load("sweep")
+    best = found["best"]
     rows = [
         [
             f"{row['guidance']:g}",
@@ -143,9 +144,9 @@ def settings() -> list[str]:
             "{:g} to {:g}".format(*row["interval"]),
             *(cell(row, mark) for mark in FEWER),
         ]
-        for row in found["rows"]
+        for row in sorted(found["rows"], key=lambda row: any(row[name] != best[name] for name in best))  # the best first
     ]
-    return table(["scale", "shift", "steps", "interval", *(MARKS[mark] for mark in FEWER)], rows)
+    return table(["guidance", "shift", "steps", "guided for t in", *(MARKS[mark] for mark in FEWER)], rows)
 
 
 def steps() -> list[str]:

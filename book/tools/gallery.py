@@ -102,10 +102,9 @@ def wrapped(words: str, width: int, font: Any) -> str:
     return "\n".join(min(halves, key=lambda pair: max(map(font.getlength, pair))))
 
 
-def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2) -> Image.Image:
+def sheet(rows: list[list[Image.Image]], words: list[list[str]]) -> Image.Image:
     """Pictures in rows, each with its words beneath, in two lines where one is too narrow; phones halve it all."""
-    font = ImageFont.load_default(size=LETTERS)
-    side = 64 * scale
+    font, side = ImageFont.load_default(size=LETTERS), 128
     broken = [[wrapped(caption, side + 8, font) for caption in row] for row in words]
     lines = max(caption.count("\n") + bool(caption) for row in broken for caption in row)
     width, height = side + 12, side + 8 + (LETTERS + 3) * lines
@@ -118,6 +117,21 @@ def sheet(rows: list[list[Image.Image]], words: list[list[str]], scale: int = 2)
             draw.text(
                 (left + side / 2, top + side + 3), caption, "#333333", font, anchor="ma", align="center", spacing=2
             )
+    return page
+
+
+def named(rows: list[list[Image.Image]], names: list[str]) -> Image.Image:
+    """Pictures in rows, twice enlarged, each row with its name at the left and its last picture apart."""
+    font, side, room, apart = ImageFont.load_default(size=LETTERS), 128, 230, 24
+    page = Image.new("RGB", (room + (side + 6) * len(rows[0]) + apart, (side + 8) * len(rows)), "white")
+    draw = ImageDraw.Draw(page)
+    for y, (pictures, name) in enumerate(zip(rows, names, strict=True)):
+        top = y * (side + 8) + 4
+        words = wrapped(name, room - 12, font)
+        draw.multiline_text((4, top + side / 2), words, "#333333", font, anchor="lm", spacing=4)
+        for x, picture in enumerate(pictures):
+            left = room + x * (side + 6) + (apart if x == len(pictures) - 1 else 0)
+            page.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, top))
     return page
 
 
@@ -142,7 +156,7 @@ def main() -> None:
     for caption, index in problems:
         true = Image.fromarray(emoji.at([index])[0].permute(1, 2, 0).numpy())
         rows.append([*pipe([caption] * 8, seed=0, **SETTINGS), true])
-    write(sheet(rows, [[""] * 9] * len(rows), scale=1), "held_out.png")
+    write(named(rows, [caption.removesuffix(" style") for caption, _ in problems]), "held_out.png")
     made: dict[str, Any] = {
         "command": "python book/tools/gallery.py",
         "checkpoint": "emoji-64",
