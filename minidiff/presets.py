@@ -23,7 +23,7 @@ from minidiff.clip import (
     retrieval,
     train_tokenizer,
 )
-from minidiff.common import CheckpointError, check_choice, pick_device
+from minidiff.common import CheckpointError, check_choice
 from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
@@ -31,6 +31,7 @@ from minidiff.pipeline import TextToImage
 from minidiff.recipes import TRAINABLE
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
+from minidiff.training import processes
 from minidiff.training.config import TrainConfig
 from minidiff.training.job import Job, Preset
 from minidiff.training.loop import TrainResult, train
@@ -218,8 +219,6 @@ def run(
     pays on a GPU. clip: the checkpoint that an emoji model or a recipe's builds upon. start: a model of the same
     shape, whose weights training begins with. Returns the card.
     """
-    from accelerate import PartialState
-
     preset = PRESETS[check_choice("preset", name, PRESETS)]
     if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
         raise ValueError(f"`clip` must be left out for {name}: only emoji models and recipes use one; got {clip!r}.")
@@ -227,7 +226,7 @@ def run(
         why = "what it fine-tunes is its `clip`" if "midjourney" in name else "only models that draw begin with one"
         raise ValueError(f"`start` must be left out for {name}: {why}; got {start!r}.")
     config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
-    where, folder = pick_device(device), Path(folder)
+    (team, where), folder = processes.join(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
         torch.manual_seed(config.seed)
         job = preset.build(where, clip or start)
@@ -236,7 +235,7 @@ def run(
     if compiled:
         _compile(job.objective)
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
-    if not PartialState().is_main_process:  # of several processes one writes
+    if not team.is_main_process:  # of several processes one writes
         return {}
     measured = job.finish(result.ema_objective, folder)
     said = {**changes, "clip": clip, "start": start, "compile": compiled or None}
