@@ -136,6 +136,7 @@ def settings() -> list[str]:
 
     found = load("sweep")
     best = found["best"]
+    best_first = sorted(found["rows"], key=lambda row: any(row[name] != best[name] for name in best))
     rows = [
         [
             f"{row['guidance']:g}",
@@ -144,9 +145,7 @@ def settings() -> list[str]:
             "{:g} to {:g}".format(*row["interval"]),
             *(cell(row, mark) for mark in FEWER),
         ]
-        for row in sorted(
-            found["rows"], key=lambda row: any(row[name] != best[name] for name in best)
-        )  # the best first
+        for row in best_first
     ]
     return table(["guidance", "shift", "steps", "guided for t in", *(MARKS[mark] for mark in FEWER)], rows)
 

@@ -19,7 +19,7 @@ def join(device: str | torch.device | None) -> tuple[Any, torch.device]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return PartialState(), pick_device(device)
     state = PartialState(cpu=str(device) == "cpu" or not torch.cuda.is_available())
-    return state, state.device
+    return state, state.device if state.device.type == "cuda" else torch.device("cpu")  # of which there is one
 
 
 @torch.no_grad()
