@@ -42,6 +42,8 @@ def use_style() -> None:
             "figure.facecolor": "white",
             "figure.dpi": 110,
             "figure.constrained_layout.use": True,
+            "figure.constrained_layout.w_pad": 0.08,  # inches, or the numbers of two axes run together
+            "figure.constrained_layout.h_pad": 0.06,
             "font.size": 10,
             "axes.titlesize": 10,
             "axes.spines.top": False,
@@ -79,9 +81,9 @@ def show(
     width = columns or len(pictures)
     height = -(-len(pictures) // width)
     title = 0.22 if titles is None else 0.22 * (1 if len(titles) <= width else height)
-    figure, axes = plt.subplots(
-        height, width, figsize=(size * width, size * height + title), squeeze=False, layout="constrained"
-    )
+    words = 0.08 * max((len(line) for row in rows or () for line in row.split("\n")), default=0)
+    figsize = size * width + words, size * height + title
+    figure, axes = plt.subplots(height, width, figsize=figsize, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(**_CLOSE)  # type: ignore[union-attr]
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -91,7 +93,7 @@ def show(
         if titles is not None and i < len(titles):
             axis.set_title(titles[i], fontsize=9)
     for axis, word in zip(axes[:, 0], rows or (), strict=False):
-        axis.set_ylabel(word, fontsize=9)
+        axis.set_ylabel(word, fontsize=9, rotation=0, ha="right", va="center")
     plt.show()
 
 

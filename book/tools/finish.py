@@ -92,9 +92,12 @@ def leading(app: Sphinx) -> dict[str, str]:
     ]
     ways = {"Start": start, "Playground": "book/playground.html", "Search": "search.html"}
     links = " · ".join(f'<a href="{site}{page}">{words}</a>' for words, page in ways.items())
-    style = (
-        "<style>body { font: 1.1rem/1.6 sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }</style>"
-    )
+    style = """<style>
+      :root { color-scheme: light dark; }
+      body { font: 1.1rem/1.6 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem;
+        background: light-dark(#fffdfa, #16171b); color: light-dark(#24211f, #e6e1da); }
+      a { color: light-dark(#a2392a, #ff9d8b); }
+    </style>"""
     lost = "<h1>This page is not there</h1><p>Not even as noise. It may have moved:</p>"
     return {
         "index.html": LEADING.format(

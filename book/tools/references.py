@@ -7,6 +7,7 @@
 """
 
 import re
+from dataclasses import dataclass, field
 
 from asides import only
 from docutils import nodes
@@ -14,9 +15,24 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.transforms import SphinxTransform
+from sphinxcontrib.bibtex.plugin import register_plugin
+from sphinxcontrib.bibtex.style.referencing import BracketStyle
+from sphinxcontrib.bibtex.style.referencing.author_year import AuthorYearReferenceStyle
 
 EQUATION = re.compile(r"(?<=quation )\((\d\.\d+)\)")
 NO_TEXT = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
+
+
+ROUND = BracketStyle(left="(", right=")")
+
+
+@dataclass
+class AsInNotebooks(AuthorYearReferenceStyle):
+    """Papers are cited as in the notebooks: (Ho et al. 2020)."""
+
+    bracket_parenthetical: BracketStyle = field(default_factory=lambda: ROUND)
+    bracket_textual: BracketStyle = field(default_factory=lambda: ROUND)
+    author_year_sep: str = " "
 
 
 class Captions(SphinxTransform):
@@ -82,7 +98,8 @@ class Links(SphinxTransform):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register all three."""
+    """Register all three, and how papers are cited."""
+    register_plugin("sphinxcontrib.bibtex.style.referencing", "as_in_notebooks", AsInNotebooks)
     for transform in (Captions, Equations, Links):
         app.add_transform(transform)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
