@@ -62,6 +62,14 @@ def test_every_page_is_within_two_clicks_of_the_first(address: str) -> None:
     assert 'url=book/intro.html"' in (BUILT / "index.html").read_text(encoding="utf-8")
 
 
+def test_a_link_to_a_place_on_a_page_finds_it(address: str) -> None:
+    pages = {path.relative_to(BUILT).as_posix(): path.read_text(encoding="utf-8") for path in BUILT.rglob("*.html")}
+    for page, text in pages.items():
+        for link in re.findall(r'<a[^>]* href="([^"]+#[^"]+)"', text):
+            target, _, place = urljoin(f"/{page}", link).removeprefix("/").partition("#")
+            assert target not in pages or f'id="{place}"' in pages[target], (page, link)
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_rocket_of_a_chapter_or_recipe_opens_it_in_colab(name: str, address: str) -> None:
     repository = project()[0].removeprefix("https://github.com/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import builtins
+import io
 import json
 import re
 import struct
@@ -12,14 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "tools"))
 
 from address import project, setup_cell  # noqa: E402
-from chapters import stamp_of  # noqa: E402
+from chapters import smaller, stamp_of  # noqa: E402
 
 CHAPTERS = sorted((ROOT / "notebooks").rglob("*.ipynb"))  # and the recipes
 
@@ -157,3 +160,20 @@ def test_cells_hold_no_magics_and_leave_their_folder_alone(chapter: dict[str, An
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_is_light(path: Path) -> None:
     assert path.stat().st_size < 1_600_000
+
+
+def test_pictures_are_written_smaller_and_look_the_same() -> None:
+    """See book/tools/chapters.py: a chart gets a palette, a picture 64 levels, and transparency is left alone."""
+    chart = np.full((300, 400, 3), 255, dtype=np.uint8)
+    chart[20:290:3, :, 0] = np.linspace(0, 255, 400)  # red to yellow, on white
+    chart[20:290:3, :, 2] = 0
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    for pixels, mode, most in ((chart, "P", 4), (noise, "RGB", 2)):
+        written = io.BytesIO()
+        Image.fromarray(pixels).save(written, "PNG")
+        after = Image.open(io.BytesIO(smaller(written.getvalue())))
+        moved = np.abs(np.asarray(after.convert("RGB")).astype(int) - pixels)
+        assert after.mode == mode and moved.max() <= most
+    glass = io.BytesIO()
+    Image.new("RGBA", (4, 4), (1, 2, 3, 4)).save(glass, "PNG")
+    assert smaller(glass.getvalue()) == glass.getvalue()
