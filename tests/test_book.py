@@ -104,7 +104,7 @@ def test_a_figure_wider_than_a_phone_says_that_there_is_more(page: Page, address
     page.resize(390, 844)
     page.open(f"{address}/notebooks/01_basics.html")
     shade = "getComputedStyle(document.querySelector('#{}'), '::after').opacity"
-    assert page.run(shade.format("fig-learned")) == "1" and page.run(shade.format("fig-blur")) == "0"
+    assert page.run(shade.format("fig-learned")) == "1" and page.run(shade.format("fig-data")) == "0"
     assert page.run("parseFloat(getComputedStyle(document.querySelector('#fig-learned'), '::after').height)") > 100
     page.run("document.querySelector('#fig-learned').scrollLeft = 1000")
     page.run("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1), 50)))")
