@@ -172,9 +172,18 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     Raises ValueError for a number outside of [0, 1] (rounding aside) and for a tensor of integers.
     """
     number = isinstance(t, numbers.Real)  # a tensor's values are not looked at: that would wait for a GPU
-    if (number and not -1e-4 <= t <= 1 + 1e-4) or (isinstance(t, Tensor) and not t.is_floating_point()):
+    if (number and not -1e-4 <= t <= 1 + 1e-4) or not (number or isinstance(t, Tensor)):
         raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {shortened(t)}.")
+    check_times(t)
+    if isinstance(t, Tensor) and t.shape not in ((), (1,), (len(x),)):
+        raise ValueError(f"`t` must be one time, or one per sample ({len(x)}); got shape {tuple(t.shape)}.")
     return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+
+
+def check_times(t: Any) -> None:
+    """Raise ValueError for steps of a chain, integers, in place of times in [0, 1]."""
+    if isinstance(t, Tensor) and not t.is_floating_point():
+        raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {shortened(t)}.")
 
 
 def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
@@ -189,13 +198,13 @@ def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
 
 def alpha_sigma(schedule: NoiseSchedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """alpha(t) and sigma(t) at times t (B,), each in the shape (B, 1, ..., 1) that multiplies x row by row."""
+    check_times(t)
     return per_sample(schedule.alpha(t), x), per_sample(schedule.sigma(t), x)
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A random generator of its own, so that no result depends on what was drawn before."""
-    check_int("seed", seed, 0, 2**63 - 1)
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(device).manual_seed(check_int("seed", seed, 0, 2**63 - 1))
 
 
 def seeds_from(seed: int, n: int) -> list[int]:
@@ -274,7 +283,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Choice], besides: str 
     for choice in known:
         if value == choice:
             return choice
-    near = difflib.get_close_matches(str(value), known, n=1)
+    near = difflib.get_close_matches(str(value), map(str, known), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     named = ", ".join(known[:40]) + ", ..." * (len(known) > 40)
     raise ValueError(f"`{name}` must be one of {named}{besides}; got {shortened(value)}.{hint}")

@@ -20,6 +20,7 @@ from minidiff.common import (
     check_choice,
     check_number,
     modes_kept,
+    per_sample,
     randn,
 )
 from minidiff.schedules import check_falling
@@ -33,8 +34,10 @@ def target(parameterization: str, x0: Tensor, eps: Tensor, alpha: Tensor, sigma:
     """What the network is trained to say about x_t = alpha x0 + sigma eps.
 
     "eps": the noise (Ho et al. 2020, equation 14); "x0": the picture; "v": alpha eps - sigma x0 (Salimans & Ho
-    2022, appendix D); "flow": eps - x0, the velocity of rectified flow (Liu et al. 2023).
+    2022, appendix D); "flow": eps - x0, the velocity of rectified flow (Liu et al. 2023). x0, eps: (B, ...); alpha,
+    sigma: numbers, or one per sample.
     """
+    alpha, sigma = per_sample(alpha, x0), per_sample(sigma, x0)
     match check_choice("parameterization", parameterization, PARAMETERIZATIONS):
         case "eps":
             return eps
@@ -50,7 +53,9 @@ def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor,
     """The inverse of `target`: solve x_t = alpha x0 + sigma eps, given the output, for x0 and eps.
 
     "eps" divides by alpha and "x0" by sigma: at t = 1 the one may fail, at t = 0 the other answers eps = 0.
+    output, x_t: (B, ...); alpha, sigma: numbers, or one per sample.
     """
+    alpha, sigma = per_sample(alpha, x_t), per_sample(sigma, x_t)
     match check_choice("parameterization", parameterization, PARAMETERIZATIONS):
         case "eps":
             return Prediction((x_t - sigma * output) / alpha, output)
@@ -114,7 +119,7 @@ class NetDenoiser(nn.Module):
                 return self.eval().forward(x_t, t, cond)
         times = as_times(t, x_t)
         alpha, sigma = alpha_sigma(self.schedule, times, x_t)
-        if self.parameterization == "eps" and bool((alpha == 0).any()):
+        if self.parameterization == "eps" and bool((alpha.abs() < 1e-6).any()):
             raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
         told = cond.expand(len(x_t)) if isinstance(cond, Condition) and len(cond) else cond
         prediction = interpret(self.parameterization, self._ask(x_t, times, told), x_t, alpha, sigma)
@@ -145,8 +150,9 @@ class NetDenoiser(nn.Module):
 
     def _ask(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         output = self.net(x_t, t, cond)
-        if output.shape != x_t.shape:  # or it would be broadcast, and the loss mean nothing
-            raise ValueError(f"`net` must return the shape of x_t, {tuple(x_t.shape)}; got {tuple(output.shape)}.")
+        if not isinstance(output, Tensor) or output.shape != x_t.shape:  # or it would be broadcast
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"`net` must return the shape of x_t, {tuple(x_t.shape)}; got {got}.")
         return output
 
     def draw_times(self, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:

@@ -47,6 +47,8 @@ class Guided:
     weak: Denoiser | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.null, Condition | None):
+            raise ValueError(f"`null` must be a Condition or None; got {self.null!r:.60}: write scale=... by name.")
         check_number("scale", self.scale, 0, 100)
         check_number("rescale", self.rescale, 0, 1)
         pair = isinstance(self.interval, tuple | list)

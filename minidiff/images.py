@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def to_images(x: Tensor) -> list[Image]:
-    """Pictures (B, 3, H, W) in [-1, 1] as PIL images."""
+    """Pictures (B, 3, H, W), or gray (B, 1, H, W), in [-1, 1] as PIL images."""
     from PIL import Image
 
-    return [Image.fromarray(picture) for picture in to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()]
+    rgb = to_uint8(x).expand(-1, 3, -1, -1)  # gray, too
+    return [Image.fromarray(picture) for picture in rgb.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 
 def from_image(image: Image, size: int) -> Tensor:
@@ -41,6 +42,8 @@ def grid(images: Sequence[Image], scale: int = 1, columns: int | None = None, ga
     """
     from PIL import Image
 
+    if not images:
+        raise ValueError("`images` must hold at least one picture; got none.")
     columns = columns or math.ceil(math.sqrt(len(images)))
     size = images[0].width * scale, images[0].height * scale
     across, down = (side + gap for side in size)

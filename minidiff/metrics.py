@@ -130,8 +130,8 @@ def diversity(features: Tensor) -> float:
     Raises ValueError for fewer than two rows.
     """
     n = len(features)
-    if n < 2:
-        raise ValueError(f"`features` must have at least 2 rows; got {n}.")
+    if n < 2 or features.dim() != 2:
+        raise ValueError(f"`features` must be (N, D) with at least 2 rows; got {tuple(features.shape)}.")
     unit = nn.functional.normalize(features.detach().cpu().double(), dim=-1)
     return float(1 - (unit.sum(0).square().sum() - n) / (n * (n - 1)))
 

@@ -19,7 +19,6 @@ from minidiff.common import (
     Condition,
     check_choice,
     check_int,
-    check_number,
     pick_device,
     randn,
     seeded,
@@ -29,7 +28,7 @@ from minidiff.common import (
 from minidiff.denoisers import READ_BY, NetDenoiser, check_encoder, reads
 from minidiff.guidance import Guided
 from minidiff.images import from_image, to_images
-from minidiff.samplers import STEPS, Step, sample
+from minidiff.samplers import STEPS, Step, check_settings, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
 from minidiff.text import MiniClip, TextEncoder, WordEncoder
 
@@ -69,6 +68,8 @@ class TextToImage(ModelHubMixin):
             )
         if encoder is not None:
             check_encoder(denoiser, encoder)
+        if len(set(self.styles)) < len(self.styles) or not all(isinstance(style, str) for style in self.styles):
+            raise ValueError(f"`styles` must be names, none twice; got {self.styles!r:.80}.")
         most, given = getattr(shape, "labels", None) or 0, len(self.styles)
         if given > most and not reads(denoiser, "text"):
             raise ValueError(f"`styles` must be at most as many as the network's labels, {most}; got {given}.")
@@ -158,7 +159,7 @@ class TextToImage(ModelHubMixin):
         around: makes another step of the sampler's, say one that keeps a part of the picture (`minidiff.editing`).
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
-        if len(seeds) != count:
+        if len(seeds) != check_int("count", count, 1, 10**6):
             raise ValueError(f"`seeds` must be one per picture ({count}); got {len(seeds)}.")
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
@@ -172,6 +173,8 @@ class TextToImage(ModelHubMixin):
         for i, x in enumerate(states):
             if callback is not None and callback(i, x) is True:
                 break
+        if not bool(x.isfinite().all()):  # they would be black
+            raise ValueError("`sampler` or the schedule gave NaN: try another one, or more steps.")
         return x.clamp(-1, 1)
 
     def condition(self, prompts: str | Sequence[str], style: str | None = None) -> Condition | None:
@@ -284,15 +287,3 @@ class TextToImage(ModelHubMixin):
             encoder = checkpoints.load_encoder(config["encoder"], tensors, folder) if "encoder" in config else None
             facts = json.loads(card.read_text()) if card.exists() else {}
             return cls(denoiser, encoder, config.get("styles", ()), facts)
-
-
-def check_settings(
-    *, steps: int = 12, guidance: float = 4.0, sampler: Any = "dpmpp_2m", rescale: float = 0.0, strength: float = 0.6
-) -> None:
-    """Raise ValueError for a setting that no model can be drawn from with, before one is loaded or run."""
-    check_int("steps", steps, 1, 1000)
-    check_number("guidance", guidance, 0, 100)
-    if not callable(sampler):
-        check_choice("sampler", sampler, STEPS)
-    check_number("rescale", rescale, 0, 1)
-    check_number("strength", strength, 0.01, 1.0)

@@ -13,7 +13,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, Denoiser, Generators, alpha_sigma, as_times, check_number, predict, randn
+from minidiff.common import (
+    Condition,
+    Denoiser,
+    Generators,
+    alpha_sigma,
+    as_times,
+    check_choice,
+    check_int,
+    check_number,
+    predict,
+    randn,
+)
 from minidiff.denoisers import NetDenoiser, check_read
 from minidiff.guidance import Guided
 from minidiff.schedules import posterior
@@ -54,6 +65,8 @@ def sample(
     """
     if not callable(step):
         raise ValueError(f"`step` must be a function, as `ddim_step`; got {step!r:.80}: by name, it is STEPS[name].")
+    if not isinstance(times, Tensor):
+        raise ValueError(f"`times` must be a tensor, as `time_grid` gives one; got {times!r:.60}.")
     falling = times.dim() == 1 and len(times) > 1 and bool((times[1:] < times[:-1]).all())
     if not falling or times[0] > 1 + 1e-4 or times[-1] < -1e-4:  # rounding aside
         got = f"{times.tolist()!r:.60}"
@@ -75,6 +88,8 @@ def sample(
             raise ValueError(
                 f"`step` must return (x_s, memory), with None for no memory; got {type(moved).__name__}."
             )
+        if getattr(moved[0], "shape", None) != x.shape:
+            raise ValueError(f"`step` must return x_s first, of x_t's shape {tuple(x.shape)}; got {moved[0]!r:.60}.")
         x, memory = moved
         yield x
 
@@ -202,3 +217,15 @@ def dpmpp_2m_step(
 
 
 STEPS: dict[str, Step] = {"ddpm": ddpm_step, "ddim": ddim_step, "heun": heun_step, "dpmpp_2m": dpmpp_2m_step}
+
+
+def check_settings(
+    *, steps: int = 12, guidance: float = 4.0, sampler: Any = "dpmpp_2m", rescale: float = 0.0, strength: float = 0.6
+) -> None:
+    """Raise ValueError for a setting that no model can be drawn from with, before one is loaded or run."""
+    check_int("steps", steps, 1, 1000)
+    check_number("guidance", guidance, 0, 100)
+    if not callable(sampler):
+        check_choice("sampler", sampler, STEPS)
+    check_number("rescale", rescale, 0, 1)
+    check_number("strength", strength, 0.01, 1.0)

@@ -156,7 +156,8 @@ class ExactDenoiser:
         return -self(x_t, t, cond).eps / sigma[:, None]
 
     def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return self.schedule.alpha(t.double()), self.schedule.sigma(t.double())
+        both = self.schedule.alpha(t.double()), self.schedule.sigma(t.double())
+        return torch.as_tensor(both[0]).expand(len(t)), torch.as_tensor(both[1]).expand(len(t))  # it may be 1.0
 
     def _log_allowed(self, cond: Condition | None, n: int) -> Tensor:
         labels = self.mixture.labels

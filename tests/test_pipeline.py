@@ -15,8 +15,8 @@ from torch import Tensor
 from minidiff.common import Condition, randn, seeded
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
 from minidiff.denoisers import NetDenoiser
-from minidiff.pipeline import LONGEST_PROMPT, TextToImage, check_settings, from_image, to_images
-from minidiff.samplers import STEPS, ddim_step, sample
+from minidiff.pipeline import LONGEST_PROMPT, TextToImage, from_image, to_images
+from minidiff.samplers import STEPS, check_settings, ddim_step, sample
 from minidiff.schedules import RectifiedFlow, forward_jump, time_grid
 from minidiff.text import HubTextEncoder, MiniClip, WordEncoder
 

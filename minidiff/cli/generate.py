@@ -63,8 +63,9 @@ def generate(
     from minidiff.checkpoints import reads_words
     from minidiff.common import check_int, pick_device
     from minidiff.images import animation, grid, save_png
-    from minidiff.pipeline import TextToImage, check_settings, to_images
+    from minidiff.pipeline import TextToImage, to_images
     from minidiff.recipes import DALLE, MIDJOURNEY, check_recipe, cook
+    from minidiff.samplers import check_settings
 
     check_int("count", count, 1, 64)
     check_int("scale", scale, 1, 16)

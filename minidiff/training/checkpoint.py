@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,10 +131,12 @@ def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step, so that a reader never sees half of it; CheckpointError if it cannot be."""
     staged = path.with_name(_HIDDEN + path.name)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _write(staged, json.dumps(value, indent=1).encode())
         staged.replace(path)
     except OSError as error:
-        staged.unlink(missing_ok=True)
+        with suppress(OSError):
+            staged.unlink(missing_ok=True)
         raise CheckpointError(_cannot_write(path, error)) from error
 
 

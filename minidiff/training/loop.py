@@ -17,17 +17,13 @@ from torch import Tensor, nn
 from minidiff.common import modes_kept
 from minidiff.training import checkpoint, processes
 from minidiff.training.checkpoint import Counters
-from minidiff.training.config import TrainConfig, adamw, learning_rate_at
+from minidiff.training.config import TrainConfig, TrainingDiverged, adamw, learning_rate_at
 from minidiff.training.ema import EMA, trained_parameters
 from minidiff.training.interrupt import held_back
 from minidiff.training.resume import capture, restore
 from minidiff.training.sources import Source, fold_in
 
 MOST_STEPS_UNREAD = 20  # the device may run this far ahead before the host looks at its counters
-
-
-class TrainingDiverged(RuntimeError):
-    """Too many steps in a row had a loss or a gradient that is not a finite number."""
 
 
 @dataclass
@@ -67,7 +63,8 @@ def train(
     """Minimize `objective(batch, generator)`, a loss per sample (B,) or one number, over a source's batches.
 
     AdamW on the parameters that require gradients. With a folder the run leaves checkpoints and history.json
-    there, and a later call goes on from the newest, bit for bit on the CPU. Started by `torchrun` or `accelerate
+    there (at the end, at Ctrl-C and every `save_every` steps), and a later call goes on from the newest, bit for bit
+    on the CPU. Started by `torchrun` or `accelerate
     launch`, each process takes its share of every batch, with its own noise. `on_step(result)` is called after
     each step (in every process) and ends the run by returning True. The global random state is left as found.
     Ctrl-C (KeyboardInterrupt) ends a run of one process with a folder after the step at hand, saved; a second
@@ -133,6 +130,8 @@ class Run:
         found = checkpoint.latest(folder) if folder else None
         if found is not None:
             restore(self, found)
+        if folder and self.team.is_main_process:  # or a folder that cannot be written costs the whole run
+            checkpoint.write_json(folder / "history.json", result.history)
         saved = result.step
         self.next_read = result.step + 1
         self.read_at = self.logged_at = (result.step, self._now())
@@ -162,6 +161,9 @@ class Run:
                 self._read()
                 if folder:
                     self._save(folder)
+        if result.skipped:
+            lost = f"{result.skipped} of {result.step} steps were skipped, as their loss or gradient was not finite"
+            warnings.warn(f"{lost}: check the data for NaN.", stacklevel=3)
         if ctrl_c.pressed:
             raise KeyboardInterrupt(f"step {result.step} is saved in {folder}; the same call goes on from there.")
         return result
@@ -265,6 +267,7 @@ class Run:
         if steps:
             self.next_read = result.step + max(1, min(MOST_STEPS_UNREAD, int(steps / max(seconds, 1e-9))))
             self.read_at = (result.step, result.seconds)
+            self.bar.total = round(result.step / result.progress)  # steps or minutes, whichever end it
             self.bar.update(steps)
         if counted.good and (result.step % config.log_every == 0 or result.progress >= 1.0):
             self._log(counted)
@@ -282,9 +285,8 @@ class Run:
             "skipped": self.result.skipped,
         }
         self.result.history.append(entry)
-        self.bar.set_postfix_str(
-            f"loss {entry['loss']:.4f}, lr {self.rate:.1e}, {entry['images_per_second']:.0f} images/s"
-        )
+        speed = f"{entry['images_per_second']:.0f} images/s"
+        self.bar.set_postfix_str(f"loss {entry['loss']:.4f}, lr {self.rate:.1e}, {speed}")
         self.logged_at = (step, seconds)
         zero = torch.zeros((), device=self.device)
         self.counters = self.counters._replace(loss_sum=zero, norm_sum=zero, good=zero)

@@ -1,0 +1,123 @@
+"""What would go wrong without a word is refused, or said: found by a student who built a project on the wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_pipe, styles_pipe
+
+from minidiff.common import Condition, alpha_sigma, randn, seeded
+from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser, interpret, target
+from minidiff.guidance import Guided
+from minidiff.images import grid, to_images
+from minidiff.metrics import diversity
+from minidiff.nets import MLP
+from minidiff.pipeline import TextToImage
+from minidiff.samplers import ddim_step, sample
+from minidiff.schedules import LinearSchedule, RectifiedFlow, forward_jump, time_grid
+from minidiff.toy import ExactDenoiser, points
+from minidiff.training import CheckpointError, Denoising, TensorSource, TrainConfig, train
+
+FLOW = RectifiedFlow()
+EXACT = ExactDenoiser(points("eight"), FLOW)
+X, Z = randn((4, 3, 4, 4), seeded(0)), randn((6, 2), seeded(1))
+DENOISER = NetDenoiser(MLP(dim=2), FLOW, "flow")
+
+
+def nan_step(denoiser: Any, x_t: Any, t: Any, s: Any, cond: Any = None, **_: Any) -> Any:
+    return x_t * float("nan"), None
+
+
+def half_step(denoiser: Any, x_t: Any, t: Any, s: Any, cond: Any = None, **_: Any) -> Any:
+    return x_t[:1], None
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "a scale in the place of null": (lambda: Guided(EXACT, 4.0), "`null` must be .*scale="),  # type: ignore[arg-type]
+    "steps as times, in a jump": (
+        lambda: forward_jump(LinearSchedule(), X, torch.arange(4), X),
+        "`t` must be from 0",
+    ),
+    "steps as times, in a loss": (lambda: DENOISER.loss(Z, t=torch.arange(6)), "`t` must be from 0"),
+    "times of another batch": (lambda: DENOISER(Z, torch.rand(3)), r"one per sample \(6\); got shape \(3,\)"),
+    "a time as text": (lambda: DENOISER(Z, "0.5"), "`t` must be from 0"),  # type: ignore[arg-type]
+    "times as a list": (lambda: [*sample(ddim_step, EXACT, Z, [1.0, 0.0])], "`times` must be a tensor"),  # type: ignore
+    "a step that loses samples": (lambda: [*sample(half_step, EXACT, Z, time_grid(FLOW, 2))], r"x_s first.*\(6, 2\)"),
+    "NaN in a picture": (lambda: small_pipe()("a red heart", sampler=nan_step), "gave NaN"),
+    "no picture": (lambda: small_pipe().generate(None, 0, seeds=[]), "`count` must be"),
+    "numbers as styles": (lambda: TextToImage(styles_pipe().denoiser, None, [1, 2]), "`styles` must be names"),  # type: ignore
+    "a style twice": (lambda: TextToImage(styles_pipe().denoiser, None, ["a", "a"]), "none twice"),
+    "pictures as features": (lambda: diversity(X), r"`features` must be \(N, D\)"),
+    "no rate": (lambda: TrainConfig(10, 2, learning_rate=0), "`learning_rate` must be"),
+    "a grid of nothing": (lambda: grid([]), "`images` must hold at least one"),
+    "a network's tuple": (lambda: NetDenoiser(lambda x, t, c: (x, t), FLOW, "flow")(Z, 0.5), "got tuple"),  # type: ignore
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused(case: str) -> None:
+    call, sentence = REFUSED[case]
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize("kind", PARAMETERIZATIONS)
+def test_a_number_per_sample_multiplies_its_sample_where_batch_and_width_are_equal(kind: str) -> None:
+    t = torch.tensor([0.2, 0.4, 0.6, 0.8])
+    flat, shaped = (FLOW.alpha(t), FLOW.sigma(t)), alpha_sigma(FLOW, t, X)
+    assert torch.equal(target(kind, X, X.flip(0), *flat), target(kind, X, X.flip(0), *shaped))
+    for one, other in zip(interpret(kind, X, X.flip(0), *flat), interpret(kind, X, X.flip(0), *shaped), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_schedule_whose_signal_only_rounds_to_zero_cannot_be_divided_by() -> None:
+    class Quarter:
+        def alpha(self, t: torch.Tensor) -> torch.Tensor:
+            return torch.cos(torch.pi / 2 * t)
+
+        def sigma(self, t: torch.Tensor) -> torch.Tensor:
+            return torch.sin(torch.pi / 2 * t)
+
+    with pytest.raises(ValueError, match=r'alpha.* > 0 for "eps"'):
+        NetDenoiser(MLP(dim=2), Quarter(), "eps")(Z, 1.0)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    steps: list[int] = []
+    with pytest.raises(CheckpointError, match="could not be written"):
+        train(
+            Denoising(DENOISER),
+            TensorSource(Z),
+            TrainConfig(3, 2, progress=False),
+            folder=tmp_path / "file",
+            device="cpu",
+            on_step=lambda result: steps.append(result.step),  # type: ignore[func-returns-value, return-value]
+        )
+    assert steps == []
+
+
+def test_steps_that_were_skipped_are_told() -> None:
+    x = randn((8, 2), seeded(2))
+    x[3] = float("nan")
+    with pytest.warns(UserWarning, match="2 of 4 steps were skipped.*check the data for NaN"):
+        train(Denoising(DENOISER), TensorSource(x), TrainConfig(4, 4, progress=False), device="cpu")
+
+
+def test_what_is_of_another_kind_than_usual_is_taken() -> None:
+    class Still:
+        def alpha(self, t: torch.Tensor) -> float:
+            return 1.0
+
+        def sigma(self, t: torch.Tensor) -> torch.Tensor:
+            return t
+
+    assert ExactDenoiser(points("eight"), Still())(Z, 0.5).x0.shape == Z.shape  # type: ignore[arg-type]
+    assert to_images(torch.zeros(1, 1, 4, 4))[0].getpixel((0, 0)) == (128, 128, 128)
+    seeds = np.arange(2)
+    assert len(styles_pipe().generate(Condition(label=torch.tensor([1, 2])), 2, steps=1, seeds=seeds)) == 2  # type: ignore
