@@ -169,11 +169,8 @@ def predict(denoiser: Denoiser, x_t: Tensor, t: Tensor | float, cond: Condition 
 def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     """One time per sample: a number or a tensor of shape () or (B,) becomes (B,), on x's device.
 
-    Raises ValueError for a number outside of [0, 1] (rounding aside) and for a tensor of integers.
+    Raises ValueError for what `check_times` refuses, and for another number of times.
     """
-    number = isinstance(t, numbers.Real)  # a tensor's values are not looked at: that would wait for a GPU
-    if (number and not -1e-4 <= t <= 1 + 1e-4) or not (number or isinstance(t, Tensor)):
-        raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {shortened(t)}.")
     check_times(t)
     if isinstance(t, Tensor) and t.shape not in ((), (1,), (len(x),)):
         raise ValueError(f"`t` must be one time, or one per sample ({len(x)}); got shape {tuple(t.shape)}.")
@@ -181,8 +178,9 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
 
 
 def check_times(t: Any) -> None:
-    """Raise ValueError for steps of a chain, integers, in place of times in [0, 1]."""
-    if isinstance(t, Tensor) and not t.is_floating_point():
+    """Raise ValueError for a number outside of [0, 1] (rounding aside), a tensor of integers, and anything else."""
+    number = isinstance(t, numbers.Real)  # a tensor's values are not looked at: that would wait for a GPU
+    if not (-1e-4 <= t <= 1 + 1e-4 if number else isinstance(t, Tensor) and t.is_floating_point()):
         raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {shortened(t)}.")
 
 

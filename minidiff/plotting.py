@@ -57,14 +57,14 @@ def use_style() -> None:
 
 
 def show(
-    pictures: Sequence[Tensor] | Tensor,
+    pictures: Sequence[Any] | Tensor,
     titles: Sequence[str] | None = None,
     columns: int | None = None,
     size: float = 1.2,
     rows: Sequence[str] | None = None,
     frame: bool = False,
 ) -> None:
-    """Show pictures (3, H, W) in [-1, 1], side by side or in rows of `columns`; values outside are clipped.
+    """Show pictures, tensors (3, H, W) in [-1, 1] (values outside are clipped) or PIL's, in rows of `columns`.
 
     titles: a word above each picture, or above those of the first row. rows: a word before each row. size: inches.
     frame: a thin line around each, for pictures on white.

@@ -18,6 +18,7 @@ from minidiff.images import grid, to_images
 from minidiff.metrics import diversity
 from minidiff.nets import MLP
 from minidiff.pipeline import TextToImage
+from minidiff.plotting import show
 from minidiff.samplers import ddim_step, sample
 from minidiff.schedules import LinearSchedule, RectifiedFlow, forward_jump, time_grid
 from minidiff.toy import ExactDenoiser, points
@@ -119,5 +120,6 @@ def test_what_is_of_another_kind_than_usual_is_taken() -> None:
 
     assert ExactDenoiser(points("eight"), Still())(Z, 0.5).x0.shape == Z.shape  # type: ignore[arg-type]
     assert to_images(torch.zeros(1, 1, 4, 4))[0].getpixel((0, 0)) == (128, 128, 128)
+    show(styles_pipe()([""], style=styles_pipe().styles[0], steps=1))  # PIL's own, too
     seeds = np.arange(2)
     assert len(styles_pipe().generate(Condition(label=torch.tensor([1, 2])), 2, steps=1, seeds=seeds)) == 2  # type: ignore
