@@ -54,7 +54,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "numbers as styles": (lambda: TextToImage(styles_pipe().denoiser, None, [1, 2]), "`styles` must be names"),  # type: ignore
     "a style twice": (lambda: TextToImage(styles_pipe().denoiser, None, ["a", "a"]), "none twice"),
     "pictures as features": (lambda: diversity(X), r"`features` must be \(N, D\)"),
-    "no rate": (lambda: TrainConfig(10, 2, learning_rate=0), "`learning_rate` must be"),
     "a grid of nothing": (lambda: grid([]), "`images` must hold at least one"),
     "a network's tuple": (lambda: NetDenoiser(lambda x, t, c: (x, t), FLOW, "flow")(Z, 0.5), "got tuple"),  # type: ignore
 }

@@ -45,7 +45,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_int("steps", self.steps, 1, 99_999_999)
         check_int("batch_size", self.batch_size, 1, 10**7)
-        check_number("learning_rate", self.learning_rate, 1e-12, 100)
+        check_number("learning_rate", self.learning_rate, 0, 100)
         check_number("weight_decay", self.weight_decay, 0, 10)
         if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise ValueError(f"`betas` must be two numbers, AdamW's beta_1 and beta_2; got {self.betas!r}.")
