@@ -23,7 +23,7 @@ def to_images(x: Tensor) -> list[Image]:
     from PIL import Image
 
     rgb = to_uint8(x).expand(-1, 3, -1, -1)  # gray, too
-    return [Image.fromarray(picture) for picture in rgb.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+    return [Image.fromarray(picture) for picture in rgb.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def from_image(image: Image, size: int) -> Tensor:

@@ -156,8 +156,9 @@ class ExactDenoiser:
         return -self(x_t, t, cond).eps / sigma[:, None]
 
     def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        both = self.schedule.alpha(t.double()), self.schedule.sigma(t.double())
-        return torch.as_tensor(both[0]).expand(len(t)), torch.as_tensor(both[1]).expand(len(t))  # it may be 1.0
+        curves = self.schedule.alpha, self.schedule.sigma
+        alpha, sigma = (torch.as_tensor(curve(t.double())).expand(len(t)) for curve in curves)  # one may be 1.0
+        return alpha, sigma
 
     def _log_allowed(self, cond: Condition | None, n: int) -> Tensor:
         labels = self.mixture.labels

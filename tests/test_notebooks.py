@@ -159,7 +159,7 @@ def test_cells_hold_no_magics_and_leave_their_folder_alone(chapter: dict[str, An
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_is_light(path: Path) -> None:
-    assert path.stat().st_size < 1_600_000
+    assert path.stat().st_size < 1_500_000
 
 
 def test_pictures_are_written_smaller_and_look_the_same() -> None:

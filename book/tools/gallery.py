@@ -18,6 +18,7 @@ from minidiff import TextToImage
 from minidiff.checkpoints import find
 from minidiff.data.captions import canonical_caption, training_captions
 from minidiff.data.emoji import STYLES, load_emoji
+from minidiff.images import grid
 from minidiff.presets import CAPTIONS
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "_static" / "gallery"
@@ -122,16 +123,16 @@ def sheet(rows: list[list[Image.Image]], words: list[list[str]]) -> Image.Image:
 
 def named(rows: list[list[Image.Image]], names: list[str]) -> Image.Image:
     """Pictures in rows, twice enlarged, each row with its name at the left and its last picture apart."""
-    font, side, room, apart = ImageFont.load_default(size=LETTERS), 128, 230, 24
-    page = Image.new("RGB", (room + (side + 6) * len(rows[0]) + apart, (side + 8) * len(rows)), "white")
+    font, room, apart = ImageFont.load_default(size=LETTERS), 230, 24
+    drawn = grid([picture for row in rows for picture in row[:-1]], 2, len(rows[0]) - 1, gap=8)
+    last = grid([row[-1] for row in rows], 2, 1, gap=8)
+    page = Image.new("RGB", (room + drawn.width + apart + last.width, drawn.height), "white")
+    page.paste(drawn, (room, 0))
+    page.paste(last, (page.width - last.width, 0))
     draw = ImageDraw.Draw(page)
-    for y, (pictures, name) in enumerate(zip(rows, names, strict=True)):
-        top = y * (side + 8) + 4
-        words = wrapped(name, room - 12, font)
-        draw.multiline_text((4, top + side / 2), words, "#333333", font, anchor="lm", spacing=4)
-        for x, picture in enumerate(pictures):
-            left = room + x * (side + 6) + (apart if x == len(pictures) - 1 else 0)
-            page.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, top))
+    for y, name in enumerate(names):
+        middle = (y + 0.5) * page.height / len(names)
+        draw.multiline_text((4, middle), wrapped(name, room - 12, font), "#333333", font, anchor="lm", spacing=4)
     return page
 
 
