@@ -62,6 +62,11 @@ class Condition:
         label: Any = self.label
         if label is not None and (not isinstance(label, Tensor) or label.is_floating_point()):
             raise ValueError(f"`label` must be a tensor of integers, as torch.tensor([1]); got {label!r:.80}.")
+        if not isinstance(self.image, Tensor | None):
+            raise ValueError(f"`image` must be a tensor (B, D); got {self.image!r:.80}.")
+        if len({leaf.shape[:1] for leaf in self._leaves()}) > 1:
+            got = ", ".join(str(tuple(leaf.shape)) for leaf in self._leaves())
+            raise ValueError(f"The parts of a condition must have equally many rows, one per sample; got {got}.")
 
     def __len__(self) -> int:
         return next((len(leaf) for leaf in self._leaves()), 0)
@@ -178,10 +183,18 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
 
 
 def check_times(t: Any) -> None:
-    """Raise ValueError for a number outside of [0, 1] (rounding aside), a tensor of integers, and anything else."""
-    number = isinstance(t, numbers.Real)  # a tensor's values are not looked at: that would wait for a GPU
-    if not (-1e-4 <= t <= 1 + 1e-4 if number else isinstance(t, Tensor) and t.is_floating_point()):
+    """Raise ValueError for times outside of [0, 1] (rounding aside), a tensor of integers, and anything else."""
+    if isinstance(t, Tensor):
+        fine = t.is_floating_point() and not (seen(t) and bool(((t < -1e-4) | (t > 1 + 1e-4) | t.isnan()).any()))
+    else:
+        fine = isinstance(t, numbers.Real) and -1e-4 <= float(t) <= 1 + 1e-4
+    if not fine:
         raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {shortened(t)}.")
+
+
+def seen(x: Tensor) -> bool:
+    """Whether the values can be looked at for free: not those on a GPU, which would be waited for, or in a graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def per_sample(values: Tensor | float, x: Tensor) -> Tensor:
@@ -223,6 +236,11 @@ def randn(shape: Sequence[int], generator: Generators = None, device: torch.devi
         raise ValueError(f"`generator` must be one or a list with one per sample ({shape[0]}); got {len(generator)}.")
     rows = [torch.randn(tuple(shape[1:]), generator=g, device=g.device) for g in generator]
     return torch.stack(rows).to(device)
+
+
+def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
+    """Standard normal noise of x's shape, type and device, as `randn` draws it."""
+    return randn(x.shape, generator, x.device).to(x.dtype)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from minidiff.common import (
     check_choice,
     check_number,
     modes_kept,
+    noise_like,
     per_sample,
-    randn,
+    seen,
 )
 from minidiff.schedules import check_falling
 
@@ -71,7 +72,7 @@ def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor,
 
 def from_x0(x0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
     """The prediction whose picture is x0: eps follows from x_t = alpha x0 + sigma eps (0 where sigma is 0)."""
-    return Prediction(x0, (x_t - alpha * x0) / sigma.clamp(min=1e-6) * (sigma > 0))
+    return Prediction(x0, (x_t - alpha * x0) / torch.where(sigma > 0, sigma, torch.inf))
 
 
 class NetDenoiser(nn.Module):
@@ -119,10 +120,9 @@ class NetDenoiser(nn.Module):
                 return self.eval().forward(x_t, t, cond)
         times = as_times(t, x_t)
         alpha, sigma = alpha_sigma(self.schedule, times, x_t)
-        if self.parameterization == "eps" and bool((alpha.abs() < 1e-6).any()):
-            raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
-        told = cond.expand(len(x_t)) if isinstance(cond, Condition) and len(cond) else cond
-        prediction = interpret(self.parameterization, self._ask(x_t, times, told), x_t, alpha, sigma)
+        if seen(alpha):
+            self.check_alpha(alpha)
+        prediction = interpret(self.parameterization, self._ask(x_t, times, cond), x_t, alpha, sigma)
         if self.clip is None:
             return prediction
         return from_x0(prediction.x0.clamp(-self.clip, self.clip), x_t, alpha, sigma)
@@ -132,7 +132,7 @@ class NetDenoiser(nn.Module):
         x0: Tensor,
         cond: Condition | None = None,
         generator: torch.Generator | None = None,
-        t: Tensor | None = None,
+        t: Tensor | float | None = None,
     ) -> Tensor:
         """The squared error of the network at a random time, averaged over each sample: (B,).
 
@@ -140,16 +140,20 @@ class NetDenoiser(nn.Module):
         ValueError for a condition that the network does not read.
         """
         check_read(self, cond)
-        if t is None:
-            t = self.draw_times(len(x0), generator, x0.device)
-        eps = randn(x0.shape, generator, x0.device)
+        t = self.draw_times(len(x0), generator, x0.device) if t is None else as_times(t, x0)
+        eps = noise_like(x0, generator)
         alpha, sigma = alpha_sigma(self.schedule, t, x0)
         error = self._ask(alpha * x0 + sigma * eps, t, cond) - target(self.parameterization, x0, eps, alpha, sigma)
         squared = error.float().square().flatten(1).mean(1)
         return squared if self.weighting == "uniform" else squared * self._min_snr(alpha, sigma)
 
+    def check_alpha(self, alpha: Tensor) -> None:
+        """Raise ValueError where x0 = (x_t - sigma eps) / alpha cannot be computed, if the network says eps."""
+        if self.parameterization == "eps" and bool((alpha.abs() < 1e-6).any()):
+            raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
+
     def _ask(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
-        output = self.net(x_t, t, cond)
+        output = self.net(x_t, t, cond.expand(len(x_t)) if isinstance(cond, Condition) and len(cond) else cond)
         if not isinstance(output, Tensor) or output.shape != x_t.shape:  # or it would be broadcast
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"`net` must return the shape of x_t, {tuple(x_t.shape)}; got {got}.")

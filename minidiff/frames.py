@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from minidiff.common import check_int
+from minidiff.data.decode import on_paper
 from minidiff.data.pixels import to_uint8
 
 _SLIDER = Template(
@@ -34,7 +35,7 @@ def as_frame(picture: Any) -> np.ndarray:
     """A picture as uint8 (H, W, 3).
 
     picture: uint8 array (H, W), (H, W, 3) or (H, W, 4), a PIL image, or a tensor (3, H, W) or (1, H, W), uint8 or
-    float in [-1, 1] (values outside are clipped). Raises ValueError for anything else.
+    float in [-1, 1] (values outside are clipped). Transparency is laid on white. Raises ValueError for anything else.
     """
     if isinstance(picture, Tensor):
         if picture.dim() != 3 or picture.shape[0] not in (1, 3):
@@ -42,13 +43,15 @@ def as_frame(picture: Any) -> np.ndarray:
                 f"`frames` as tensors must be shaped (3, H, W) or (1, H, W); got {tuple(picture.shape)}."
             )
         return to_uint8(picture.detach()).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
-    if hasattr(picture, "convert"):  # PIL
-        picture = np.asarray(picture.convert("RGB"))
-    frame = np.asarray(picture)
+    frame = np.asarray(on_paper(picture) if hasattr(picture, "convert") else picture)
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] not in (3, 4)):
         wanted = "uint8 arrays (H, W, 3), PIL images or float tensors (3, H, W)"
         raise ValueError(f"`frames` must be {wanted}; got an array of {frame.dtype} shaped {frame.shape}.")
-    return np.stack([frame] * 3, axis=2) if frame.ndim == 2 else frame[:, :, :3]
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        from PIL import Image
+
+        frame = np.asarray(on_paper(Image.fromarray(frame)))
+    return np.stack([frame] * 3, axis=2) if frame.ndim == 2 else frame
 
 
 def figure_frame(figure: Any, dpi: int = 100) -> np.ndarray:

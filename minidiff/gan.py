@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minidiff.common import check_choice, check_int, check_number, seeded
 from minidiff.nets.layers import ResidualBlock, group_norm
+from minidiff.training.config import check_betas
 from minidiff.training.ema import EMA
 from minidiff.training.sources import Source, fold_in
 
@@ -95,9 +96,11 @@ class GANConfig:
         check_int("batch_size", self.batch_size, 1, 10**7)
         check_int("latent", self.latent, 1, 100_000)
         check_number("learning_rate", self.learning_rate, 0, 100)
+        check_betas(self.betas)
         check_number("r1", self.r1, 0, 1e6)
         check_int("r1_every", self.r1_every, 1, 10**6)
         check_number("ema_decay", self.ema_decay, 0, 1)
+        check_int("seed", self.seed, 0, 2**63 - 1)
 
 
 @dataclass

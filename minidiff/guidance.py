@@ -80,7 +80,7 @@ class Guided:
             return predict(self.denoiser, x_t, t, cond), predict(self.weak, x_t, t, cond)
         assert cond is not None
         n = len(x_t)
-        null = cond.null() if self.null is None else self.null
+        null = self.null or cond.null()
         both = Condition.cat([cond.expand(n), null.expand(n)])
         x0, eps = predict(self.denoiser, torch.cat([x_t, x_t]), torch.cat([t, t]), both)
         return Prediction(x0[:n], eps[:n]), Prediction(x0[n:], eps[n:])

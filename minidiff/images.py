@@ -49,7 +49,7 @@ def grid(images: Sequence[Image], scale: int = 1, columns: int | None = None, ga
     across, down = (side + gap for side in size)
     sheet = Image.new("RGB", (columns * across, math.ceil(len(images) / columns) * down), "white")
     for i, image in enumerate(images):
-        enlarged = image.resize(size, Image.Resampling.NEAREST)
+        enlarged = on_paper(image).resize(size, Image.Resampling.NEAREST)
         sheet.paste(enlarged, (i % columns * across + gap // 2, i // columns * down + gap // 2))
     return sheet
 

@@ -81,7 +81,9 @@ def show(
     figsize = size * width + words, size * height + title
     figure, axes = plt.subplots(height, width, figsize=figsize, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(**_CLOSE)  # type: ignore[union-attr]
-    for axis in axes.flat:
+    for axis in axes.flat[len(pictures) :]:
+        axis.set_axis_off()
+    for axis in axes.flat[: len(pictures)]:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=frame, color=QUIET, linewidth=0.8)
     for i, (axis, picture) in enumerate(zip(axes.flat, pictures, strict=False)):
@@ -102,7 +104,9 @@ def panels(n: int, size: float = 2.2, limit: float | None = 1.4, columns: int | 
     _, axes = plt.subplots(
         height, width, figsize=(size * width, (size + 0.25) * height), squeeze=False, layout="constrained"
     )
-    for axis in axes.flat:
+    for axis in axes.flat[n:]:
+        axis.set_axis_off()
+    for axis in axes.flat[:n]:
         axis.set(aspect="equal", xticks=[], yticks=[])
         axis.spines[:].set(visible=True, color=QUIET, linewidth=0.8)
         if limit is not None:
@@ -133,9 +137,3 @@ def arrows(axis: Axes, start: Tensor, end: Tensor, color: Any = WARM, **look: An
     start, way = start.detach().cpu(), (end - start).detach().cpu()
     style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006, "color": color, **look}
     axis.quiver(start[:, 0], start[:, 1], way[:, 0], way[:, 1], **style)
-
-
-def paths(axis: Axes, states: Sequence[Tensor], color: Any = COOL, **look: Any) -> None:
-    """Draw the way of each point through the states (N, 2)."""
-    ways = torch.stack([state.detach().cpu() for state in states])  # (steps, N, 2)
-    axis.plot(ways[:, :, 0], ways[:, :, 1], **{"color": color, "lw": 0.6, "alpha": 0.7, **look})

@@ -6,7 +6,7 @@ nothing of steps. Every step sees only the denoiser's `Prediction`, so each work
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -22,8 +22,8 @@ from minidiff.common import (
     check_choice,
     check_int,
     check_number,
+    noise_like,
     predict,
-    randn,
 )
 from minidiff.denoisers import NetDenoiser, check_read
 from minidiff.guidance import Guided
@@ -75,13 +75,12 @@ def sample(
         raise ValueError(
             f"`denoiser` must have a schedule, as a NetDenoiser; got {type(denoiser).__name__}: the step comes first."
         )
-    if times.is_floating_point():  # moved once: at each step, a GPU would be waited for
-        times = times.to(x.device, torch.float32)
     asked = denoiser.denoiser if isinstance(denoiser, Guided) else denoiser
     if type(asked) is NetDenoiser:  # what others read, they know
         check_read(asked, cond)
+        asked.check_alpha(torch.as_tensor(asked.schedule.alpha(times[:1].to(x.device, torch.float32))))
     memory = None
-    for t, s in pairwise(times):
+    for t, s in pairwise(times.tolist()):  # as numbers: a step can then look at them without waiting for a GPU
         with torch.no_grad():
             moved = step(denoiser, x, t, s, cond, memory=memory, generator=generator)
         if not isinstance(moved, tuple) or len(moved) != 2:  # a tensor of two samples would unpack, wrongly
@@ -117,7 +116,7 @@ def ddpm_step(
     check_number("data_variance", data_variance, 0, 1e12)
     t, s = as_times(t, x_t), as_times(s, x_t)
     mean, std = posterior(denoiser.schedule, predict(denoiser, x_t, t, cond).x0, x_t, t, s, data_variance)
-    return mean + std * randn(x_t.shape, generator, x_t.device).to(x_t.dtype), None
+    return mean + std * noise_like(x_t, generator), None
 
 
 def ddim_step(
@@ -144,8 +143,7 @@ def ddim_step(
         return alpha_s * x0 + sigma_s * eps, None
     fresh = eta * posterior(denoiser.schedule, x0, x_t, t, s)[1]
     kept = (sigma_s**2 - fresh**2).clamp(min=0).sqrt()
-    noise = randn(x_t.shape, generator, x_t.device).to(x_t.dtype)
-    return alpha_s * x0 + kept * eps + fresh * noise, None
+    return alpha_s * x0 + kept * eps + fresh * noise_like(x_t, generator), None
 
 
 def heun_step(
@@ -164,18 +162,19 @@ def heun_step(
 
     The trapezoidal rule in the two coordinates in which the path's equation never divides by zero. A step to
     sigma = 0 stays first order, as eps means nothing there. Source: the idea is Karras et al. 2022 (EDM), algorithm
-    1, two calls a step.
+    1, two calls a step; one for the step to s = 0, if s is a number.
     """
+    last = isinstance(s, int | float) and s <= 0
     t, s = as_times(t, x_t), as_times(s, x_t)
     alpha_t, sigma_t = alpha_sigma(denoiser.schedule, t, x_t)
     alpha_s, sigma_s = alpha_sigma(denoiser.schedule, s, x_t)
     here = predict(denoiser, x_t, t, cond)
     euler = alpha_s * here.x0 + sigma_s * here.eps
-    if not bool((sigma_s > 0).all()):
+    if last:
         return euler, None
     there = predict(denoiser, euler, s, cond)
     x0, eps = (here.x0 + there.x0) / 2, (here.eps + there.eps) / 2
-    return x_t + (alpha_s - alpha_t) * x0 + (sigma_s - sigma_t) * eps, None
+    return torch.where(sigma_s > 0, x_t + (alpha_s - alpha_t) * x0 + (sigma_s - sigma_t) * eps, euler), None
 
 
 def dpmpp_2m_step(
@@ -219,13 +218,16 @@ def dpmpp_2m_step(
 STEPS: dict[str, Step] = {"ddpm": ddpm_step, "ddim": ddim_step, "heun": heun_step, "dpmpp_2m": dpmpp_2m_step}
 
 
-def check_settings(
-    *, steps: int = 12, guidance: float = 4.0, sampler: Any = "dpmpp_2m", rescale: float = 0.0, strength: float = 0.6
-) -> None:
+SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "steps": lambda value: check_int("steps", value, 1, 1000),
+    "guidance": lambda value: check_number("guidance", value, 0, 100),
+    "sampler": lambda value: callable(value) or check_choice("sampler", value, STEPS),
+    "rescale": lambda value: check_number("rescale", value, 0, 1),
+    "strength": lambda value: check_number("strength", value, 0.01, 1.0),
+}
+
+
+def check_settings(**settings: Any) -> None:
     """Raise ValueError for a setting that no model can be drawn from with, before one is loaded or run."""
-    check_int("steps", steps, 1, 1000)
-    check_number("guidance", guidance, 0, 100)
-    if not callable(sampler):
-        check_choice("sampler", sampler, STEPS)
-    check_number("rescale", rescale, 0, 1)
-    check_number("strength", strength, 0.01, 1.0)
+    for name, value in settings.items():
+        SETTINGS[name](value)

@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.common import NoiseSchedule, alpha_sigma, check_choice, check_int, check_number, per_sample
+from minidiff.common import (
+    NoiseSchedule,
+    alpha_sigma,
+    check_choice,
+    check_int,
+    check_number,
+    check_times,
+    per_sample,
+    seen,
+)
 
 SHIFTS = (0.01, 100.0)
 
@@ -119,10 +128,11 @@ class RectifiedFlow(_Schedule):
 
     def alpha(self, t: Tensor) -> Tensor:
         """1 - t."""
-        return 1 - torch.as_tensor(t)
+        return 1 - self.sigma(t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """t."""
+        check_times(t)
         return torch.as_tensor(t) * 1.0
 
 
@@ -182,9 +192,9 @@ def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, nois
         a = alpha_t / alpha_s
 
     For neighboring steps of a DDPM schedule a^2 = 1 - beta: Ho et al. 2020, equation 2. x_s, noise: (B, ...);
-    s < t: (B,).
+    s <= t: (B,). Raises ValueError for other times.
     """
-    a, std = _transition(schedule, _wide(s), _wide(t))
+    a, std = transition(*_both_ends(schedule, s, t))
     return per_sample(a, x_s) * x_s + per_sample(std, x_s) * noise
 
 
@@ -200,27 +210,34 @@ def posterior(
         a = alpha_t / alpha_s
         sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2
 
-    Source: Ho et al. 2020, equations 6 and 7, written for any s < t and so for every schedule.
+    Source: Ho et al. 2020, equations 6 and 7, written for any s < t and so for every schedule. Raises ValueError for
+    other times.
 
     If x0 is only a guess, std^2 lacks pull^2 times the variance that is left around it. With `data_variance` v that
     is added as for data N(0, v): v sigma_t^2 / (alpha_t^2 v + sigma_t^2). For v = 1 on a DDPM schedule std^2 is then
     sigma_ts^2, the other of the two variances that Ho et al. tried (section 3.2).
     """
-    s, t = _wide(s), _wide(t)
-    a, sigma_ts = _transition(schedule, s, t)
-    sigma_s, sigma_t = schedule.sigma(s), schedule.sigma(t)
+    alpha_s, sigma_s, alpha_t, sigma_t = _both_ends(schedule, s, t)
+    a, sigma_ts = transition(alpha_s, sigma_s, alpha_t, sigma_t)
     keep = a * sigma_s**2 / sigma_t**2
-    pull = schedule.alpha(s) * sigma_ts**2 / sigma_t**2
-    left = data_variance * sigma_t**2 / (schedule.alpha(t) ** 2 * data_variance + sigma_t**2)
+    pull = alpha_s * sigma_ts**2 / sigma_t**2
+    left = data_variance * sigma_t**2 / (alpha_t**2 * data_variance + sigma_t**2)
     std = ((sigma_ts * sigma_s / sigma_t) ** 2 + pull**2 * left).sqrt()
     return per_sample(keep, x_t) * x_t + per_sample(pull, x_t) * x0, per_sample(std, x_t)
 
 
-def _transition(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The factor and the noise of the step s -> t, times in float64: q(x_t | x_s) = N(a x_s, sigma_ts^2)."""
-    a = schedule.alpha(t) / schedule.alpha(s)
-    variance = schedule.sigma(t) ** 2 - (a * schedule.sigma(s)) ** 2
-    return a, variance.clamp(min=0).sqrt()
+def transition(alpha_s: Tensor, sigma_s: Tensor, alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+    """The factor a and the noise sigma_ts of the step s -> t, q(x_t | x_s) = N(a x_s, sigma_ts^2 I)."""
+    a = alpha_t / alpha_s
+    return a, (sigma_t**2 - (a * sigma_s) ** 2).clamp(min=0).sqrt()
+
+
+def _both_ends(schedule: NoiseSchedule, s: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    """alpha_s, sigma_s, alpha_t and sigma_t, in float64; ValueError for s > t."""
+    s, t = _wide(s), _wide(t)
+    if seen(s) and seen(t) and bool((s > t).any()):
+        raise ValueError(f"`s` must not lie above `t`: data are at 0, noise at 1; got {s.tolist()!r:.40} above.")
+    return tuple(torch.as_tensor(curve(time)) for time in (s, t) for curve in (schedule.alpha, schedule.sigma))
 
 
 def time_grid(
@@ -281,7 +298,9 @@ def _even_in_log_snr(schedule: NoiseSchedule, steps: int, start: float, end: flo
 
 
 def _wide(t: Tensor) -> Tensor:
-    """Times in float64, on the CPU if their own device (Apple's MPS) has no such numbers."""
+    """Times in float64, on the CPU if their own device (Apple's MPS) has no such numbers; see `check_times`."""
+    check_times(t)
+    t = torch.as_tensor(t)
     return (t.cpu() if t.device.type == "mps" else t).double()
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import Condition, NoiseSchedule, Prediction, as_times, check_choice, check_int
+from minidiff.schedules import transition
 
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
 
@@ -78,8 +79,7 @@ class Mixture:
 
     def noised(self, schedule: NoiseSchedule, t: float) -> Mixture:
         """The distribution of x_t = alpha x0 + sigma eps: means alpha m_k, variances alpha^2 s_k^2 + sigma^2."""
-        time = torch.tensor(t, dtype=torch.float64)
-        alpha, sigma = schedule.alpha(time), schedule.sigma(time)
+        alpha, sigma = _signal_and_noise(schedule, torch.tensor(t, dtype=torch.float64))
         stds = ((alpha * self.stds) ** 2 + sigma**2).sqrt()
         return Mixture(self.weights, alpha * self.means, stds, self.labels)
 
@@ -94,9 +94,8 @@ class Mixture:
         """
         if not 0 <= s < t <= 1:
             raise ValueError(f"`s` must lie below `t`, both in [0, 1]; got s = {s:g} and t = {t:g}.")
-        late, early = torch.tensor(t, dtype=torch.float64), torch.tensor(s, dtype=torch.float64)
-        a = schedule.alpha(late) / schedule.alpha(early)
-        noise = (schedule.sigma(late) ** 2 - (a * schedule.sigma(early)) ** 2).clamp(min=0).sqrt()
+        ends = (_signal_and_noise(schedule, torch.tensor(u, dtype=torch.float64)) for u in (s, t))
+        a, noise = transition(*next(ends), *next(ends))
         prior = self.noised(schedule, s)
         y = x_t.double().reshape(1, self.dim)
         weights = prior._log_joint(y, a.expand(1), noise.expand(1)).softmax(1)[0]
@@ -106,21 +105,22 @@ class Mixture:
 
     def _log_joint(self, y: Tensor, a: Tensor, std: Tensor) -> Tensor:
         """log(weights_k p(y | k)) for y = a x + std z: y (B, D), a and std (B,) -> (B, K), float64."""
-        variance = self._variance_of(a, std)
+        variance = self._variance_of(a[:, None], std[:, None])
         gap = y.double()[:, None, :] - a[:, None, None] * self.means  # (B, K, D)
         log_normal = gap.square().sum(2) / variance + self.dim * (2 * math.pi * variance).log()
         return self.weights.log() - log_normal / 2
 
     def _variance_of(self, a: Tensor, std: Tensor) -> Tensor:
-        variance = a[:, None] ** 2 * self.stds**2 + std[:, None] ** 2  # (B, K)
-        return variance.clamp(min=1e-18)  # a point mass without noise
+        """Of a x + std z within each component, (B, K), for a and std (B, 1)."""
+        return (a**2 * self.stds**2 + std**2).clamp(min=1e-18)  # a point mass without noise
 
 
 class ExactDenoiser:
     """The best denoiser there can be for a mixture: x0 = E[x0 | x_t] and eps = E[eps | x_t].
 
-        x0 = sum_k r_k (m_k + alpha s_k^2 / v_k (x_t - alpha m_k))
-        eps = sigma sum_k r_k (x_t - alpha m_k) / v_k
+        x0 = sum_k r_k (m_k + p_k (x_t - alpha m_k))
+        eps = sigma sum_k r_k / v_k (x_t - alpha m_k)
+        p_k = alpha s_k^2 / v_k
         v_k = alpha^2 s_k^2 + sigma^2
 
     r_k is the probability that x_t came from component k. Neither divides by alpha or sigma. The minimum of the
@@ -134,31 +134,26 @@ class ExactDenoiser:
 
     def __call__(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
         """x_t: (B, D), t: a number or (B,). Returns x0 and eps, (B, D), in x_t's precision."""
-        times = as_times(t, x_t)
-        alpha, sigma = self._signal_and_noise(times)
-        r = self.responsibilities(x_t, times, cond)
-        m, variance = self.mixture.means, self.mixture._variance_of(alpha, sigma)
-        gap = x_t.double()[:, None, :] - alpha[:, None, None] * m  # (B, K, D)
-        pull = (alpha[:, None] * self.mixture.stds**2 / variance)[:, :, None]
-        x0 = (r[:, :, None] * (m + pull * gap)).sum(1)
-        eps = sigma[:, None] * ((r / variance)[:, :, None] * gap).sum(1)
+        alpha, sigma = _signal_and_noise(self.schedule, as_times(t, x_t))  # (B,)
+        r, m, x = self._responsibilities(x_t, alpha, sigma, cond), self.mixture.means, x_t.double()
+        alpha, sigma = alpha[:, None], sigma[:, None]
+        near = r / self.mixture._variance_of(alpha, sigma)  # (B, K): r_k / v_k
+        pull = alpha * self.mixture.stds**2 * near  # r_k p_k; both sums then need nothing of the size (B, K, D)
+        x0 = (r - alpha * pull) @ m + pull.sum(1, keepdim=True) * x
+        eps = sigma * (near.sum(1, keepdim=True) * x - alpha * (near @ m))
         return Prediction(x0.to(x_t.dtype), eps.to(x_t.dtype))
 
     def responsibilities(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Tensor:
         """r_k = p(component k | x_t), (B, K), float64: which component did this come from?"""
-        alpha, sigma = self._signal_and_noise(as_times(t, x_t))
-        log_joint = self.mixture._log_joint(x_t, alpha, sigma)
-        return (log_joint + self._log_allowed(cond, len(x_t))).softmax(1)
+        return self._responsibilities(x_t, *_signal_and_noise(self.schedule, as_times(t, x_t)), cond)
+
+    def _responsibilities(self, x_t: Tensor, alpha: Tensor, sigma: Tensor, cond: Condition | None) -> Tensor:
+        return (self.mixture._log_joint(x_t, alpha, sigma) + self._log_allowed(cond, len(x_t))).softmax(1)
 
     def score(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Tensor:
         """The gradient of log p(x_t), (B, D) = -eps / sigma: the way uphill (Song et al. 2021)."""
         sigma = self.schedule.sigma(as_times(t, x_t)).to(x_t.dtype)
         return -self(x_t, t, cond).eps / sigma[:, None]
-
-    def _signal_and_noise(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        curves = self.schedule.alpha, self.schedule.sigma
-        alpha, sigma = (torch.as_tensor(curve(t.double())).expand(len(t)) for curve in curves)  # one may be 1.0
-        return alpha, sigma
 
     def _log_allowed(self, cond: Condition | None, n: int) -> Tensor:
         labels = self.mixture.labels
@@ -172,6 +167,15 @@ class ExactDenoiser:
         assert labels is not None
         wanted = cond.label.expand(n)[:, None]
         return torch.where((wanted == 0) | (wanted == labels), 0.0, -math.inf).double()
+
+
+def _signal_and_noise(schedule: NoiseSchedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha(t) and sigma(t) in float64 and t's shape, also of a schedule that answers 1.0."""
+    t = t.double()
+    alpha, sigma = (
+        torch.as_tensor(curve(t), dtype=t.dtype).expand(t.shape) for curve in (schedule.alpha, schedule.sigma)
+    )
+    return alpha, sigma
 
 
 def flow_map(mixture: Mixture, schedule: NoiseSchedule, x_t: Tensor, t: float, s: float) -> Tensor:

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.utils import save_image
 
 from minidiff.common import check_choice, randn, seeded, sha256
 from minidiff.data.emoji import FOLDER, EmojiPictures, load_emoji
@@ -251,6 +250,8 @@ def compare(kind: str, model: str) -> dict[str, Any]:
     best = max(range(len(trials)), key=lambda i: tried[i][1][chosen_by["score"]])
     runs = [run(kind, model, trials[best], seed) for seed in PROTOCOL["reported_seeds"]]
     if kind == "pictures":
+        from torchvision.utils import save_image
+
         for name, shown in (("trials", tried), ("faces", runs)):
             rows = torch.cat([sampler(16, 0) for sampler, _ in shown])  # a row of 16 pictures for each run
             save_image(rows / 2 + 0.5, RESULTS.with_name(f"{name}_{model}.png"), nrow=16, padding=0)

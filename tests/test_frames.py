@@ -14,6 +14,7 @@ from PIL import Image
 from minidiff.common import seeded
 from minidiff.data.pixels import to_uint8
 from minidiff.frames import FrameGrid, FrameSlider, as_frame, figure_frame
+from minidiff.images import grid
 
 
 def _frames(n: int) -> list[torch.Tensor]:
@@ -65,13 +66,16 @@ def test_pictures_of_every_kind_become_the_same_frame() -> None:
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     tensor = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
     stored = torch.from_numpy(pixels).permute(2, 0, 1)
-    for picture in (pixels, Image.fromarray(pixels), tensor, stored, tensor.half()):
-        assert np.abs(as_frame(picture).astype(int) - pixels).max() <= (0 if picture is not tensor.half() else 1)
+    for picture in (pixels, Image.fromarray(pixels), tensor, stored, stored.long(), tensor.half()):
+        assert (as_frame(picture) == pixels).all()
     assert torch.equal(to_uint8(stored), stored)
     gray = as_frame(torch.zeros(1, 2, 5))  # of one channel, or `imshow` would color it
     assert gray.shape == (2, 5, 3) and (gray == 128).all()
     assert as_frame(pixels[:, :, 0]).shape == (4, 5, 3)
     assert as_frame(tensor[:1] * 0 + 9).min() == 255  # clipped
+    clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))  # every emoji that one downloads has such a background
+    for picture in (clear, np.asarray(clear), grid([clear])):
+        assert (as_frame(picture) == 255).all()
 
 
 def test_a_figure_becomes_a_frame_and_is_closed() -> None:

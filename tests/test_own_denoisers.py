@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minidiff.common import Condition, seeded
 from minidiff.data.folder import CaptionedPictures
-from minidiff.denoisers import NetDenoiser
+from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser
 from minidiff.nets import MLP
 from minidiff.samplers import STEPS, sample
 from minidiff.schedules import RectifiedFlow, time_grid
@@ -63,8 +63,9 @@ def test_a_run_of_a_denoiser_of_ones_own_is_saved(tmp_path: Path) -> None:
     assert latest(tmp_path) is not None
 
 
-def test_a_denoiser_compiles_in_one_graph() -> None:
-    denoiser = NetDenoiser(MLP(), RectifiedFlow(), "flow").eval()
+@pytest.mark.parametrize("kind", PARAMETERIZATIONS)
+def test_a_denoiser_compiles_in_one_graph(kind: str) -> None:
+    denoiser = NetDenoiser(MLP(), RectifiedFlow(), kind).eval()
     compiled = torch.compile(denoiser, fullgraph=True, backend="eager")
     x, t = torch.ones(3, 2), torch.full((3,), 0.5)
     assert torch.allclose(compiled(x, t).x0, denoiser(x, t).x0)

@@ -27,12 +27,11 @@ class Watched:
 
 
 @each_schedule
-@pytest.mark.parametrize("spacing", ["uniform", "quadratic", "log-snr"])
 @pytest.mark.parametrize("name", STEPS)
-def test_n_steps_yield_n_states_and_look_at_the_listed_times(schedule, spacing, name):
-    for steps in (1, 2, 3, 5, 10, 33, 62, 200):
+def test_n_steps_yield_n_states_and_look_at_the_listed_times(schedule, name):
+    for steps in (1, 2, 3, 10, 62, 1000):
         watched = Watched(ExactDenoiser(points("eight"), schedule))
-        times = time_grid(schedule, steps, spacing=spacing)
+        times = time_grid(schedule, steps)
         x = randn((2, 2), seeded(0))
         states = list(sample(STEPS[name], watched, x, times, generator=seeded(1)))
         assert len(states) == steps
@@ -43,12 +42,14 @@ def test_n_steps_yield_n_states_and_look_at_the_listed_times(schedule, spacing, 
         assert watched.times == pytest.approx(wanted)
 
 
-@each_schedule
 @pytest.mark.parametrize("name", STEPS)
-def test_a_thousand_steps_are_a_thousand(schedule, name):
-    watched = Watched(ExactDenoiser(points("eight"), schedule))
-    states = list(sample(STEPS[name], watched, randn((1, 2), seeded(0)), time_grid(schedule, 1000)))
-    assert len(states) == 1000 and bool(torch.isfinite(states[-1]).all())
+def test_a_step_of_samples_at_different_times_is_each_ones_own(name):
+    denoiser, x = ExactDenoiser(points("eight"), CosineSchedule()), randn((2, 2), seeded(0))
+    t, s = torch.tensor([0.5, 0.6]), torch.tensor([0.3, 0.0])
+    both, _ = STEPS[name](denoiser, x, t, s, generator=[seeded(1), seeded(2)])
+    for i in (0, 1):
+        alone, _ = STEPS[name](denoiser, x[i : i + 1], t[i : i + 1], s[i : i + 1], generator=[seeded(1 + i)])
+        assert torch.allclose(alone, both[i : i + 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -13,14 +13,15 @@ from small_models import small_pipe, styles_pipe
 
 from minidiff.common import Condition, alpha_sigma, randn, seeded
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser, interpret, target
+from minidiff.gan import GANConfig
 from minidiff.guidance import Guided
 from minidiff.images import grid, to_images
 from minidiff.metrics import diversity
-from minidiff.nets import MLP
+from minidiff.nets import MLP, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.plotting import show
-from minidiff.samplers import ddim_step, sample
-from minidiff.schedules import LinearSchedule, RectifiedFlow, forward_jump, time_grid
+from minidiff.samplers import STEPS, ddim_step, sample
+from minidiff.schedules import LinearSchedule, RectifiedFlow, forward_jump, markov_step, posterior, time_grid
 from minidiff.toy import ExactDenoiser, points
 from minidiff.training import CheckpointError, Denoising, TensorSource, TrainConfig, train
 
@@ -45,6 +46,23 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "`t` must be from 0",
     ),
     "steps as times, in a loss": (lambda: DENOISER.loss(Z, t=torch.arange(6)), "`t` must be from 0"),
+    "a step as a time, in a schedule": (lambda: LinearSchedule().alpha_bar(torch.tensor(500)), "`t` must be from 0"),
+    "a step as a time, in flow": (lambda: FLOW.alpha(500), "`t` must be from 0"),  # type: ignore[arg-type]
+    "times above 1": (lambda: DENOISER(Z, torch.full((6,), 500.0)), "`t` must be from 0"),
+    "times that are no numbers": (lambda: DENOISER.loss(Z, t=torch.full((6,), torch.nan)), "`t` must be from 0"),
+    "steps as times, in the chain": (
+        lambda: markov_step(LinearSchedule(), Z, torch.tensor([499]), torch.tensor([500]), Z),
+        "`t` must be from 0",
+    ),
+    "the chain, backwards": (lambda: markov_step(FLOW, Z, 0.5, 0.4, Z), "`s` must not lie above `t`"),  # type: ignore
+    "a step back, forwards": (lambda: posterior(FLOW, Z, Z, t=0.4, s=0.5), "`s` must not lie above `t`"),  # type: ignore
+    "parts of other lengths": (lambda: Condition(image=X[:2].flatten(1), label=torch.ones(4).long()), "equally many"),
+    "an image that is no tensor": (lambda: Condition(image=[1.0]), "`image` must be a tensor"),  # type: ignore
+    "a negative size": (lambda: UNetConfig(image_dim=-3), "`image_dim` must be an integer"),
+    "half a size": (lambda: UNetConfig(pooled_dim=0.5), "`pooled_dim` must be an integer"),  # type: ignore[arg-type]
+    "no channels": (lambda: UNetConfig(widths=(0, 0, 0)), "`widths` must be an integer"),
+    "less than no labels": (lambda: MLP(labels=-1), "`labels` must be an integer"),
+    "betas for a GAN": (lambda: GANConfig(1, 1, betas=(2, 3)), "`betas` must be a number"),
     "times of another batch": (lambda: DENOISER(Z, torch.rand(3)), r"one per sample \(6\); got shape \(3,\)"),
     "a time as text": (lambda: DENOISER(Z, "0.5"), "`t` must be from 0"),  # type: ignore[arg-type]
     "times as a list": (lambda: [*sample(ddim_step, EXACT, Z, [1.0, 0.0])], "`times` must be a tensor"),  # type: ignore
@@ -117,7 +135,19 @@ def test_what_is_of_another_kind_than_usual_is_taken() -> None:
         def sigma(self, t: torch.Tensor) -> torch.Tensor:
             return t
 
-    assert ExactDenoiser(points("eight"), Still())(Z, 0.5).x0.shape == Z.shape  # type: ignore[arg-type]
+    class Ones(Still):
+        def alpha(self, t: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return torch.ones_like(t)
+
+    one, other = Still(), Ones()
+    mixture, schedules = points("eight"), (one, other)
+    for got, wanted in zip(*(ExactDenoiser(mixture, still)(Z, 0.5) for still in schedules), strict=True):  # type: ignore
+        assert torch.equal(got, wanted)
+    means = [mixture.posterior(still, Z[0], 0.5, 0.2).means for still in schedules]  # type: ignore[arg-type]
+    assert torch.equal(*means)
+    for step in STEPS.values():
+        made = [step(ExactDenoiser(mixture, s), Z, 0.5, 0.2, generator=seeded(3))[0] for s in schedules]  # type: ignore
+        assert torch.equal(*made)
     assert to_images(torch.zeros(1, 1, 4, 4))[0].getpixel((0, 0)) == (128, 128, 128)
     show(styles_pipe()([""], style=styles_pipe().styles[0], steps=1))  # PIL's own, too
     seeds = np.arange(2)

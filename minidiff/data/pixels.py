@@ -12,9 +12,11 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Float in [-1, 1] to the nearest uint8 0..255; what lies outside is cut off. uint8 stays as it is."""
+    """Float in [-1, 1] to the nearest uint8 0..255; what lies outside is cut off. Integers are taken for 0..255."""
     if x.dtype == torch.uint8:
         return x
+    if not x.is_floating_point():
+        return x.clamp(0, 255).to(torch.uint8)
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -25,6 +25,8 @@ class MLP(nn.Module):
         check_int("dim", dim, 1, 10_000)
         check_int("width", width, 1, 10_000)
         check_int("depth", depth, 1, 100)
+        check_int("labels", labels, 0, 10**9)
+        check_int("pooled_dim", pooled_dim or 1, 1, 100_000)
         self.config = SimpleNamespace(labels=labels, context_dim=None, pooled_dim=pooled_dim, image_dim=None)
         self.time = TimeEmbedding(width)
         self.label = nn.Embedding(labels + 1, width) if labels else None

@@ -56,6 +56,8 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("size", "channels", "patch", "blocks", "head_dim", "expansion", "embedding"):
             check_int(name, getattr(self, name), 1, 100_000)
+        for name in ("context_dim", "pooled_dim", "image_dim"):
+            check_int(name, getattr(self, name) or 1, 1, 100_000)
         check_int("labels", self.labels, 0, 10**9)
         check_number("dropout", self.dropout, 0, 1)
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON knows lists only
@@ -65,6 +67,7 @@ class UNetConfig:
                 f"`attention` must have one entry per width ({len(self.widths)}); got {len(self.attention)}."
             )
         for width, attend in zip(self.widths, self.attention, strict=True):
+            check_int("widths", width, 1, 100_000)
             if attend and width % self.head_dim:
                 raise ValueError(
                     f"`widths` with attention must be multiples of head_dim ({self.head_dim}); got {width}."

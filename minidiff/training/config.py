@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,10 +48,7 @@ class TrainConfig:
         check_int("batch_size", self.batch_size, 1, 10**7)
         check_number("learning_rate", self.learning_rate, 0, 100)
         check_number("weight_decay", self.weight_decay, 0, 10)
-        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise ValueError(f"`betas` must be two numbers, AdamW's beta_1 and beta_2; got {self.betas!r}.")
-        for beta in self.betas:
-            check_number("betas", beta, 0, 0.999999)
+        check_betas(self.betas)
         check_int("warmup", self.warmup, 0, 99_999_999)
         check_number("decay", self.decay, 0, 1)
         if self.clip_norm is not None:
@@ -65,6 +63,14 @@ class TrainConfig:
         check_int("keep", self.keep, 1, 10_000)
         check_int("max_bad_steps", self.max_bad_steps, 1, 10_000)
         check_int("log_every", self.log_every, 1, 99_999_999)
+
+
+def check_betas(betas: Any) -> None:
+    """Raise ValueError unless these are Adam's two: how much of the old moments each step keeps."""
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ValueError(f"`betas` must be two numbers, Adam's beta_1 and beta_2; got {betas!r}.")
+    for beta in betas:
+        check_number("betas", beta, 0, 0.999999)
 
 
 class TrainingDiverged(RuntimeError):

@@ -112,7 +112,7 @@ class Denoising(nn.Module):
 class JointDenoising(Denoising):
     """The denoiser's loss with its text encoder inside, so that words get the meaning that pictures need.
 
-    A batch is (x0, captions), the words or, from encoder.tokenize, their (ids, mask).
+    A batch is (x0, captions), a list or tuple of the words or, from encoder.tokenize, their (ids, mask).
     """
 
     def __init__(self, denoiser: nn.Module, encoder: nn.Module, drop: ConditionDropout) -> None:
@@ -125,6 +125,7 @@ class JointDenoising(Denoising):
     def forward(self, batch: tuple[Tensor, Any], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,)."""
         x0, captions = batch
-        ids, mask = self.encoder.tokenize(captions) if isinstance(captions, list) else captions  # type: ignore
+        words = isinstance(captions[0], str)
+        ids, mask = self.encoder.tokenize(list(captions)) if words else captions  # type: ignore
         text = self.encoder.encode_ids(ids.to(x0.device), mask.to(x0.device))  # type: ignore
         return super().forward((x0, Condition(text=text)), generator)
