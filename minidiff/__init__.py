@@ -1,10 +1,10 @@
 """minidiff: text-to-image diffusion, small enough to read and real enough to work."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from minidiff.common import Condition, Prediction, TextEmbedding
-
 if TYPE_CHECKING:
+    from minidiff.common import Condition, Prediction, TextEmbedding
     from minidiff.pipeline import TextToImage
 
 __version__ = "0.1.0"
@@ -12,9 +12,7 @@ __all__ = ["Condition", "Prediction", "TextEmbedding", "TextToImage", "__version
 
 
 def __getattr__(name: str) -> Any:
-    """Load the pipeline when it is first asked for: `import minidiff` stays as quick as `import torch`."""
-    if name == "TextToImage":
-        from minidiff.pipeline import TextToImage
-
-        return TextToImage
+    """Load what is asked for when it is first asked for: `minidiff --help` need not wait for torch."""
+    if name in __all__:
+        return getattr(import_module("minidiff.pipeline" if name == "TextToImage" else "minidiff.common"), name)
     raise AttributeError(f"module 'minidiff' has no attribute {name!r}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
+import shlex
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +28,7 @@ from minidiff.training.cost import multiply_accumulates
 from minidiff.training.loop import TrainResult
 
 # The makers' figures for dense matrix products, in FLOP/s: bf16 where the loop uses it, fp32 on the T4.
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 8.1e12}
+PEAK = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "A100": 312e12, "T4": 8.1e12}
 # What `minidiff train` can be given; minidiff.presets.run takes every setting of TrainConfig.
 OPTIONS = {"minutes", "steps", "batch_size", "learning_rate", "seed", "clip", "start", "precision", "compile"}
 DRAWN = {
@@ -42,10 +44,12 @@ DRAWN = {
 
 def command(name: str, said: dict[str, Any]) -> str:
     """What makes the same run: a command line, or a call where a setting has no option there."""
-    if said.keys() - OPTIONS:
+    if said.keys() - OPTIONS or None in said.values():
         given = (f"{'compiled' if k == 'compile' else k}={v!r}" for k, v in said.items())
         return f"minidiff.presets.run({name!r}, folder, {', '.join(given)})"
-    options = (f" --{k.replace('_', '-')}" + ("" if v is True else f" {v}") for k, v in said.items())
+    options = (
+        f" --{k.replace('_', '-')}" + ("" if v is True else f" {shlex.quote(str(v))}") for k, v in said.items()
+    )
     return f"minidiff train {name}" + "".join(options)
 
 
@@ -73,14 +77,16 @@ def flops_per_picture(objective: nn.Module, source: Any, n: int = 2) -> int:
     return 2 * macs // n
 
 
-def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops: int) -> dict[str, Any]:
-    """How the run was set up, how it went, and what it cost; utilization where the device's peak is known."""
+def facts(
+    config: TrainConfig, result: TrainResult, device: torch.device, flops: int, processes: int = 1
+) -> dict[str, Any]:
+    """How the run was set up, how it went, and what it cost; utilization of each device where its peak is known."""
     on_gpu = device.type == "cuda"
     every = max(1, len(result.history) // 200)
     name = torch.cuda.get_device_name(device) if on_gpu else device.type.upper()
     speed = result.step * config.batch_size / max(result.seconds, 1e-9)
-    peak = next((peak for chip, peak in PEAK.items() if chip in name), None)
-    comparable = config.precision != "fp32" or "T4" in name
+    peak = next((peak for chip, peak in PEAK.items() if re.search(rf"\b{chip}\b", name)), None)
+    comparable = config.precision != "fp32" or name.endswith("T4")
     return {
         "config": asdict(config),
         "minidiff": minidiff.__version__,
@@ -94,7 +100,7 @@ def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops:
         "images_per_second": speed,
         "flops_per_image": flops,
         "flops_per_second": flops * speed,
-        "utilization": flops * speed / peak if peak and comparable else None,
+        "utilization": flops * speed / processes / peak if peak and comparable else None,
         "skipped_steps": result.skipped,
         "history": result.history[::every],
     }
@@ -103,8 +109,7 @@ def facts(config: TrainConfig, result: TrainResult, device: torch.device, flops:
 def draw_samples(folder: Path, device: torch.device) -> None:
     """Write samples.png: what the model in the folder draws, a row per prompt; nothing where it cannot draw."""
     try:
-        with torch.random.fork_rng(devices=[]):  # a new network draws weights before it is given its own
-            pipe = TextToImage.from_pretrained(folder).to(str(device))
+        pipe = TextToImage.from_pretrained(folder).to(str(device))
     except ValueError:  # a text encoder or a classifier
         return
     kind = "shapes" if isinstance(pipe.encoder, WordEncoder) else "emoji"

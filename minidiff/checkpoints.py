@@ -63,6 +63,9 @@ def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Te
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool((value.abs() <= torch.finfo(torch.float16).max).all()):
+            raise ValueError(f"`{name}` holds NaN, or numbers beyond 65,504, which half precision cannot store.")
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in tensors.items()}
     (folder / "model.safetensors").write_bytes(to_bytes(half))  # save_file makes it unreadable for others
     (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
@@ -94,9 +97,13 @@ def load_model(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Pat
 
 @contextmanager
 def understanding(name: str | Path) -> Iterator[None]:
-    """Say in one CheckpointError, instead of a traceback, what a configuration lacks or has too much."""
+    """Say in one CheckpointError, instead of a traceback, what a configuration lacks or has too much.
+
+    The global random state, from which a new network draws weights before it is given its own, is left as found.
+    """
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     except CheckpointError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

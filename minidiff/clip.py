@@ -34,35 +34,24 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
     return tokenizer
 
 
+def emoji_captions(emoji: EmojiSet, variants: int, seed: int) -> list[list[str]]:
+    """Training captions of every picture, in the order of flat indices: a row of `variants` for each."""
+    return [training_captions(record, style, variants, seed) for style in STYLES for record in emoji.records]
+
+
 class CaptionTable:
-    """Several tokenized captions for every picture, on the device, ready to be drawn.
+    """Equally many captions for every picture, as token ids (P, V, L) on the device, ready to be drawn."""
 
-    ids: (P, V, L) for P pictures and V variants; says_style: (P, V), whether the caption names the style.
-    """
-
-    def __init__(self, emoji: EmojiSet, variants: int, seed: int):
-        self.captions = [
-            training_captions(record, style, variants, seed) for style in STYLES for record in emoji.records
-        ]
-        self.variants = variants
-        names = [style.replace("-", " ") for style in STYLES for _ in emoji.records]  # in English and German alike
-        self.says_style = torch.tensor(
-            [[name in caption for caption in row] for name, row in zip(names, self.captions, strict=True)]
-        )
-        self.ids = torch.empty(0)
-
-    def tokenize(self, clip: MiniClip, device: torch.device | str) -> CaptionTable:
-        """Turn the captions into token ids with the encoder's tokenizer and move everything to the device."""
-        ids, _ = clip.tokenize([caption for row in self.captions for caption in row], clip.config.context)
-        self.ids = ids.view(len(self.captions), self.variants, -1).short().to(device)
-        self.says_style = self.says_style.to(device)
-        return self
+    def __init__(self, rows: Sequence[Sequence[str]], clip: MiniClip, device: torch.device | str = "cpu"):
+        ids, _ = clip.tokenize([caption for row in rows for caption in row], full=True)
+        self.ids = ids.view(len(rows), -1, ids.shape[1]).short().to(device)
 
     def draw(self, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One random caption of each picture: ids (B, L) and says_style (B,)."""
-        variant = torch.randint(self.variants, (len(pictures),), generator=generator, device=generator.device)
+        """One random caption for each of the pictures (B,): its ids (B, L), and which of the V it is (B,)."""
+        variants = self.ids.shape[1]
+        variant = torch.randint(variants, (len(pictures),), generator=generator, device=generator.device)
         pictures, variant = pictures.to(self.ids.device), variant.to(self.ids.device)
-        return self.ids[pictures, variant].long(), self.says_style[pictures, variant]
+        return self.ids[pictures, variant].long(), variant
 
 
 class Pairs(NamedTuple):
@@ -74,16 +63,20 @@ class Pairs(NamedTuple):
 
 
 class ClipPairs:
-    """A training source of pictures with captions, and of who describes whom."""
+    """A training source of pictures with captions, a row of them for each flat index, and of who describes whom."""
 
-    def __init__(self, pictures: EmojiPictures, captions: CaptionTable):
-        self.pictures, self.captions = pictures, captions
+    def __init__(self, pictures: EmojiPictures, captions: Sequence[Sequence[str]], clip: MiniClip):
+        self.pictures, self.captions = pictures, CaptionTable(captions, clip, pictures.device)
         self.order = pictures.order  # flat picture indices
+        names = [style.replace("-", " ") for style in STYLES for _ in pictures.emoji.records]  # in German, too
+        said = [[name in caption for caption in row] for name, row in zip(names, captions, strict=True)]
+        self.says_style = torch.tensor(said, device=pictures.device)  # (P, V)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Pairs:
         """A caption is true of a picture of its concept, in any style if it names none."""
         x, label = self.pictures.batch(indices, generator)
-        ids, says_style = self.captions.draw(indices, generator)
+        ids, variant = self.captions.draw(indices, generator)
+        says_style = self.says_style[indices.to(x.device), variant]
         style, concept = label.label, indices.to(x.device) % len(self.pictures.emoji)
         assert style is not None
         same_concept = concept[:, None] == concept[None, :]

@@ -64,7 +64,8 @@ class Condition:
             raise ValueError(f"`label` must be a tensor of integers, as torch.tensor([1]); got {label!r:.80}.")
         if not isinstance(self.image, Tensor | None):
             raise ValueError(f"`image` must be a tensor (B, D); got {self.image!r:.80}.")
-        if len({leaf.shape[:1] for leaf in self._leaves()}) > 1:
+        # In a graph the number of rows stays open.
+        if not torch.compiler.is_compiling() and len({leaf.shape[:1] for leaf in self._leaves()}) > 1:
             got = ", ".join(str(tuple(leaf.shape)) for leaf in self._leaves())
             raise ValueError(f"The parts of a condition must have equally many rows, one per sample; got {got}.")
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from minidiff.common import Condition, as_times, check_int, randn, seeded, seeds_from
 from minidiff.data.decode import on_paper
-from minidiff.pipeline import TextToImage, from_image, to_images
+from minidiff.images import from_image, to_images
+from minidiff.pipeline import TextToImage
 from minidiff.samplers import Step
 from minidiff.schedules import forward_jump
 from minidiff.text import MiniClip, unit_rms

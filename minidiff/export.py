@@ -49,11 +49,14 @@ def export_onnx(
     source, target = checkpoints.find(checkpoint), Path(folder)
     pipe = TextToImage.from_pretrained(source)
     encoder, net = pipe.encoder, pipe.denoiser.net
+    shape: Any = net.config
     if not isinstance(encoder, MiniClip):
         raise ValueError(f"`checkpoint` must be a model with a mini-CLIP, such as emoji-64; {checkpoint} has none.")
+    if not (shape.context_dim and any(shape.attention)):
+        raise ValueError(f"`checkpoint` must be a model with cross-attention; {checkpoint} has none.")
     target.mkdir(parents=True, exist_ok=True)
     say("text tower ...")
-    ids, mask = encoder.tokenize(["a red heart"], encoder.config.context)
+    ids, mask = encoder.tokenize(["a red heart"], full=True)
     _write(target / "text.onnx", _TextTower(encoder), {"ids": ids, "mask": mask}, ["tokens", "pooled"])
     say("U-Net (a minute or two) ...")
     x = torch.linspace(-2, 2, 3 * pipe.size**2).view(1, 3, pipe.size, pipe.size)

@@ -30,7 +30,7 @@ from minidiff.guidance import Guided
 from minidiff.images import from_image, to_images
 from minidiff.samplers import STEPS, Step, check_settings, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
-from minidiff.text import MiniClip, TextEncoder, WordEncoder
+from minidiff.text import MiniClip, TextEncoder, WordEncoder, as_list
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +58,7 @@ class TextToImage(ModelHubMixin):
         self.denoiser, self.encoder = denoiser, encoder
         if isinstance(encoder, torch.nn.Module):
             encoder.eval()
-        self.styles, self.card = tuple(styles), card or {}
+        self.styles, self.card = tuple(as_list(styles, "styles")), card or {}
         net = getattr(denoiser, "net", denoiser)
         shape: Any = getattr(net, "config", None) if hasattr(denoiser, "schedule") else None
         if not hasattr(shape, "size") or getattr(shape, "channels", 3) != 3:
@@ -117,6 +117,8 @@ class TextToImage(ModelHubMixin):
         """
         prompts = self.check_prompts(prompts)
         cond = self.condition(prompts, style)
+        if not isinstance(negative, str | None):
+            raise ValueError(f"`negative` must be a string, one for all prompts; got {negative!r:.80}.")
         null = self.condition(self.check_prompts(negative, "negative")) if negative else None
         x = self.generate(
             cond,
@@ -165,6 +167,8 @@ class TextToImage(ModelHubMixin):
         generators = [seeded(seed) for seed in seeds]
         x = randn((count, 3, self.size, self.size), generators, self.device)
         first = noise_end(self.denoiser.schedule) * (1.0 if start is None else strength)
+        if start is not None and start.shape[1:] != x.shape[1:]:
+            raise ValueError(f"`start` must be of shape (B, *{tuple(x.shape[1:])}); got {tuple(start.shape)}.")
         known = torch.zeros_like(x) if start is None else start.to(self.device).expand_as(x)
         step = sampler if callable(sampler) else STEPS[sampler]
         x = forward_jump(self.denoiser.schedule, known, torch.full((count,), first, device=self.device), x)
@@ -233,7 +237,24 @@ class TextToImage(ModelHubMixin):
                 raise ValueError(f"`{name}` must be empty for this model, which {why}; got {prompt!r:.80}: {way}.")
         return list(prompts)
 
+    def save_pretrained(self, save_directory: str | Path, **hub: Any) -> Any:
+        """Write the model into a folder; `hub` are options of huggingface_hub's `save_pretrained`.
+
+        Raises ValueError for a model that cannot be saved, and then leaves a model that lies there as it is.
+        """
+        self._contents()
+        return super().save_pretrained(save_directory, **hub)
+
     def _save_pretrained(self, save_directory: Path) -> None:
+        config, tensors = self._contents()
+        checkpoints.save_model(save_directory, config, tensors, getattr(self.encoder, "tokenizer", None))
+        (save_directory / "card.json").write_text(json.dumps(self.card, indent=2) + "\n")
+        readme = save_directory / "README.md"
+        if not readme.exists():  # one that its owner wrote is better than ours
+            readme.write_text(checkpoints.readme(self.size, self.styles, self.encoder), encoding="utf-8")
+
+    def _contents(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What config.json and model.safetensors hold of this model; ValueError if they cannot hold it."""
         encoder = self.encoder
         if not isinstance(encoder, MiniClip | WordEncoder | None):
             raise ValueError(
@@ -249,11 +270,7 @@ class TextToImage(ModelHubMixin):
         if encoder is not None:
             tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
             config["encoder"] = checkpoints.describe_encoder(encoder)
-        checkpoints.save_model(save_directory, config, tensors, getattr(encoder, "tokenizer", None))
-        (save_directory / "card.json").write_text(json.dumps(self.card, indent=2) + "\n")
-        readme = save_directory / "README.md"
-        if not readme.exists():  # one that its owner wrote is better than ours
-            readme.write_text(checkpoints.readme(self.size, self.styles, encoder), encoding="utf-8")
+        return config, tensors
 
     @classmethod
     def from_pretrained(cls, name: str | Path = "emoji-64", **hub: Any) -> TextToImage:  # type: ignore[override]

@@ -19,6 +19,7 @@ from minidiff.clip import (
     ClipPairs,
     ConditionedEmoji,
     ContrastiveObjective,
+    emoji_captions,
     keyword_retrieval,
     retrieval,
     train_tokenizer,
@@ -43,12 +44,11 @@ CAPTIONS = 24  # variants per picture
 def build_clip(device: torch.device, clip: str | None = None) -> Job:
     """The mini-CLIP, on the training pictures and their captions."""
     emoji = load_emoji()
-    table = CaptionTable(emoji, CAPTIONS, seed=0)
+    captions = emoji_captions(emoji, CAPTIONS, seed=0)
     pictures = EmojiPictures(emoji, device=device, shift=4)
-    seen = [caption for index in pictures.indices.tolist() for caption in table.captions[index]]
+    seen = [caption for index in pictures.indices.tolist() for caption in captions[index]]
     config = MiniClipConfig()
     model = MiniClip(config, train_tokenizer(seen, config.vocabulary))
-    table.tokenize(model, device)
 
     def finish(objective: ContrastiveObjective, folder: Path) -> dict[str, Any]:
         trained = objective.clip.eval()
@@ -58,7 +58,7 @@ def build_clip(device: torch.device, clip: str | None = None) -> Job:
         splits = {split: retrieval(trained, emoji, split) for split in ("validation", "test", "unseen")}
         return {"retrieval": splits, "held_out_keywords": keyword_retrieval(trained, emoji)}
 
-    return Job(ContrastiveObjective(model), ClipPairs(pictures, table), finish)
+    return Job(ContrastiveObjective(model), ClipPairs(pictures, captions, model), finish)
 
 
 def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
@@ -67,7 +67,7 @@ def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
     def build(device: torch.device, clip: str | None) -> Job:
         emoji = load_emoji()
         encoder = load_clip(clip or "emoji-64").to(device)
-        table = CaptionTable(emoji, CAPTIONS, seed=1).tokenize(encoder, device)
+        table = CaptionTable(emoji_captions(emoji, CAPTIONS, seed=1), encoder, device)
         pictures = EmojiPictures(emoji, size=net.size, device=device, shift=max(1, net.size // 32))
         told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.pooled_dim, image_dim=encoder.pooled_dim)
         denoiser = NetDenoiser(UNet(told), RectifiedFlow(shift=3.0), "flow", time_sampling="logit-normal")
@@ -127,7 +127,7 @@ def build_shapes(net: UNetConfig, scenes: int) -> Callable[[torch.device, str | 
             pipe.save_pretrained(folder)
             return {}
 
-        return Job(JointDenoising(denoiser, encoder, drop), ShapeScenes(scenes, seed=0, device=str(device)), finish)
+        return Job(JointDenoising(denoiser, encoder, drop), ShapeScenes(scenes, seed=0, device=device), finish)
 
     return build
 
@@ -215,9 +215,9 @@ def run(
 ) -> dict[str, Any]:
     """Train a preset and write model and card into the folder; a run that was cut off goes on from there.
 
-    changes: fields of TrainConfig that differ from the preset's. compiled: let torch.compile fuse the network, which
-    pays on a GPU. clip: the checkpoint that an emoji model or a recipe's builds upon. start: a model of the same
-    shape, whose weights training begins with. Returns the card.
+    changes: fields of TrainConfig that differ from the preset's, as minutes=None for no limit. compiled: let
+    torch.compile fuse the network, which pays on a GPU. clip: the checkpoint that an emoji model or a recipe's builds
+    upon. start: a model of the same shape, whose weights training begins with. Returns the card.
     """
     preset = PRESETS[check_choice("preset", name, PRESETS)]
     if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
@@ -225,7 +225,7 @@ def run(
     if start is not None and not (name.startswith(("emoji", "shapes")) or name == "teaching"):
         why = "what it fine-tunes is its `clip`" if "midjourney" in name else "only models that draw begin with one"
         raise ValueError(f"`start` must be left out for {name}: {why}; got {start!r}.")
-    config = replace(preset.config, **{k: v for k, v in changes.items() if v is not None})
+    config = replace(preset.config, **changes)
     (team, where), folder = processes.join(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
         torch.manual_seed(config.seed)
@@ -238,10 +238,10 @@ def run(
     if not team.is_main_process:  # of several processes one writes
         return {}
     measured = job.finish(result.ema_objective, folder)
-    said = {**changes, "clip": clip, "start": start, "compile": compiled or None}
-    said = {k: v for k, v in said.items() if v is not None}
+    options = {"clip": clip, "start": start, "compile": compiled}
+    said = changes | {name: value for name, value in options.items() if value}
     card = {"preset": name, "command": command(name, said), "data_sha256": data_hash(job.source)} | begun
-    card |= facts(config, result, where, cost) | {"measured": measured}
+    card |= facts(config, result, where, cost, team.num_processes) | {"measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     draw_samples(folder, where)
     return card

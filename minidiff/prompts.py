@@ -79,7 +79,7 @@ def keywords(prompt: str, most: int = 4) -> str:
     weights = _weights()
     known = [word for word in words if word in weights] or words
     best = set(sorted(known, key=lambda word: -weights.get(word, 0))[:most])
-    return " ".join(word for word in known if word in best)
+    return " ".join(word for word in known if word in best) or prompt
 
 
 def expand(prompt: str, most: int = 3) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from minidiff import checkpoints
 from minidiff.checkpoints import fingerprint
-from minidiff.clip import CaptionTable
+from minidiff.clip import CaptionTable, emoji_captions
 from minidiff.common import (
     CheckpointError,
     Condition,
@@ -24,7 +24,8 @@ from minidiff.common import (
     shortened,
 )
 from minidiff.data.emoji import load_emoji
-from minidiff.pipeline import TextToImage, to_images
+from minidiff.images import to_images
+from minidiff.pipeline import TextToImage
 from minidiff.prior import Prior, PriorPairs, Regression, evaluate_prior
 from minidiff.prompts import HubRewriter, expand, keywords, split
 from minidiff.recipes_look import build_look, with_lora
@@ -88,9 +89,11 @@ def dalle(
     if not getattr(pipe.denoiser.net.config, "image_dim", None):
         raise ValueError("`pipe` must be a model that is told CLIP image embeddings, such as emoji-64; got another.")
     prior = prior or load_prior(pipe=pipe)
-    texts = [rewriter(prompt) if rewriter is not None and prompt.strip() else prompt for prompt in prompts]
+    written = {p: rewriter(p) if rewriter is not None and p.strip() else p for p in dict.fromkeys(prompts)}
+    texts = [written[prompt] for prompt in prompts]
     styled = texts if style is None else [pipe.styled(text, style) for text in texts]
-    read = [read_all(pipe, text) for text in styled]
+    whole = {text: read_all(pipe, text) for text in dict.fromkeys(styled)}
+    read = [whole[text] for text in styled]
     cond = Condition.cat([row for row, _ in read])
     assert cond.text is not None
     image = sample_prior(prior, cond.text.pooled, seeds, noise)
@@ -225,7 +228,8 @@ class _Both(nn.Module):
 def build_prior(device: torch.device, clip: str | None = None) -> Job:
     """The prior of a checkpoint's mini-CLIP, and a regression of the same size to judge it by."""
     emoji, encoder = load_emoji(), checkpoints.load_clip(clip or "emoji-64").to(device)
-    source = PriorPairs(emoji, CaptionTable(emoji, CAPTIONS, seed=1).tokenize(encoder, device), encoder, device)
+    table = CaptionTable(emoji_captions(emoji, CAPTIONS, seed=1), encoder, device)
+    source = PriorPairs(emoji, table, encoder, device)
 
     def finish(objective: Any, folder: Path) -> dict[str, Any]:
         prior = objective.prior

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from minidiff import checkpoints
 from minidiff.checkpoints import fingerprint
+from minidiff.clip import CaptionTable
 from minidiff.common import CheckpointError, Condition, check_number, randn, seeded
 from minidiff.data.captions import training_captions
 from minidiff.data.emoji import EmojiRecord, EmojiSet, load_emoji
 from minidiff.data.pixels import to_float
 from minidiff.pipeline import TextToImage
-from minidiff.text import MiniClip
+from minidiff.text import PAD, MiniClip
 from minidiff.training.job import Job
 from minidiff.training.objectives import ConditionDropout, Denoising
 from minidiff.training.sources import shuffled
@@ -83,22 +84,23 @@ class Collection:
     """A training source of the collection in the look, with captions that name no style, read by a frozen CLIP."""
 
     def __init__(self, emoji: EmojiSet, clip: Any, size: int = 64, device: torch.device | str = "cpu"):
-        self.clip, self.records, self.device = clip.eval(), collection(emoji), device
+        self.clip, self.records = clip.eval(), collection(emoji)
         pixels = emoji.pixels(COLLECTION, size)[[record.index for record in self.records]]
         self.prints = two_inks(to_float(pixels)).to(device)
         with torch.no_grad():  # of the drawings as they were: what a prior would say of the caption
             self.images = torch.cat([clip.encode_image(to_float(part).to(device)) for part in pixels.split(256)])
-        self.captions = [training_captions(record, None, 8, seed=2) for record in self.records]
+        rows = [training_captions(record, None, 8, seed=2) for record in self.records]
+        self.captions = CaptionTable(rows, clip, device)
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """A fresh shuffle in each epoch."""
-        return shuffled(len(self.records), seed, epoch, self.device)
+        return shuffled(len(self.records), seed, epoch, self.prints.device)
 
+    @torch.no_grad()
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition]:
         """Printed pictures (B, 3, size, size) with a caption and the image embedding of each."""
-        which = torch.randint(8, (len(indices),), generator=generator, device=generator.device).tolist()
-        text = self.clip([self.captions[i][v] for i, v in zip(indices.tolist(), which, strict=True)])
-        return self.prints[indices], Condition(text=text, image=self.images[indices])
+        ids, _ = self.captions.draw(indices, generator)
+        return self.prints[indices], Condition(self.clip.encode_ids(ids, ids != PAD), self.images[indices])
 
 
 def build_look(full: bool) -> Callable[[torch.device, str | None], Job]:

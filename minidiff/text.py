@@ -34,11 +34,11 @@ class TextEncoder(Protocol):
         ...
 
 
-def as_list(prompts: Sequence[str]) -> list[str]:
-    """Prompts as a list; raises ValueError for a single string, whose letters would be taken for prompts."""
-    if isinstance(prompts, str):
-        raise ValueError(f"`prompts` must be a list of strings; got one string {prompts[:80]!r}: write [prompt].")
-    return list(prompts)
+def as_list(words: Sequence[str], name: str = "prompts") -> list[str]:
+    """Prompts, or other words, as a list; raises ValueError for a single string, which is a sequence of letters."""
+    if isinstance(words, str):
+        raise ValueError(f"`{name}` must be a list of strings; got one string {words[:80]!r}: write [{name[:-1]}].")
+    return list(words)
 
 
 def unit_rms(x: Tensor) -> Tensor:
@@ -101,17 +101,17 @@ class MiniClip(nn.Module):
         }
         self.model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.dim))
 
-    def tokenize(self, prompts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+    def tokenize(self, prompts: Sequence[str], full: bool = False) -> tuple[Tensor, Tensor]:
         """Token ids (B, L) and their mask: begin, the words' pieces, end, padding. What is too long is cut.
 
-        L is that of the longest prompt, or `length` where every batch must have the same.
+        L is that of the longest prompt, or the whole context where every batch must be as wide.
         """
         most = self.config.context - 2
         rows = [
             [BOS, *encoding.ids[:most], EOS]
             for encoding in self.tokenizer.encode_batch(as_list(prompts), add_special_tokens=False)
         ]
-        length = length or max(map(len, rows))
+        length = self.config.context if full else max(map(len, rows))
         ids = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
         return ids, ids != PAD
 
@@ -129,7 +129,9 @@ class MiniClip(nn.Module):
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
         """Encode token ids (B, L) with their mask (B, L)."""
-        out = self.model.text_model(input_ids=ids.long(), attention_mask=mask.long())
+        # Without the mask: no word sees the padding, which comes last, and transformers would ask whether there is
+        # any, which waits for a GPU at every step.
+        out = self.model.text_model(input_ids=ids.long())
         pooled = self.model.text_projection(out.pooler_output)
         tokens = out.last_hidden_state * mask[..., None]
         return TextEmbedding(tokens.float(), mask, unit_rms(pooled))

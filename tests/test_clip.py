@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from minidiff.clip import (
     clip_score,
     contrastive_loss,
     embed_images,
+    emoji_captions,
     keyword_retrieval,
     retrieval,
     train_tokenizer,
@@ -93,12 +95,12 @@ def test_the_objective_compares_unit_vectors(clip: MiniClip) -> None:
 
 
 def test_a_caption_is_true_of_its_concept_in_every_style_that_it_allows(emoji: SmallEmoji, clip: MiniClip) -> None:
-    table = CaptionTable(emoji, 2, seed=0)
     row = {(s, c): s * len(emoji) + c for s in range(4) for c in range(len(emoji))}
-    says = {i: torch.tensor([True, True]) for i in row.values()}
-    says[row[1, 5]] = torch.tensor([False, False])  # this caption names no style
-    table.says_style = torch.stack([says[i] for i in range(len(says))])
-    source = ClipPairs(EmojiPictures(emoji, size=16), table.tokenize(clip, "cpu"))
+    captions = emoji_captions(emoji, 2, seed=0)
+    for (style, concept), index in row.items():
+        named = "" if (style, concept) == (1, 5) else f", {STYLES[style].replace('-', ' ')} style"
+        captions[index] = [f"{emoji.records[concept].name}{named}"] * 2
+    source = ClipPairs(EmojiPictures(emoji, size=16), captions, clip)
     batch = torch.tensor([row[0, 4], row[0, 5], row[1, 5], row[3, 5]])
     pairs = source.batch(batch, seeded(0))
     assert pairs.pictures.shape == (4, 3, 16, 16) and pairs.ids.shape == (4, CONFIG.context)
@@ -110,34 +112,35 @@ def test_a_caption_is_true_of_its_concept_in_every_style_that_it_allows(emoji: S
     ]
 
 
-def test_the_table_knows_which_captions_name_their_style(emoji: SmallEmoji, clip: MiniClip) -> None:
-    table = CaptionTable(emoji, 40, seed=0).tokenize(clip, "cpu")
-    assert table.ids.shape == (4 * len(emoji), 40, CONFIG.context)
-    words = [style.replace("-", " ") for style in STYLES for _ in emoji.records]
-    said = torch.tensor([[word in text for text in row] for word, row in zip(words, table.captions, strict=True)])
-    assert torch.equal(table.says_style, said)
-    assert 0.9 < float(said.float().mean()) < 1.0
-    for style in range(4):  # an English and a German caption that does not say its own style says no other
-        rows = range(style * len(emoji), (style + 1) * len(emoji))
-        quiet = [t for i in rows for t, s in zip(table.captions[i], table.says_style[i], strict=True) if not s]
-        assert quiet and not any("fluent" in text or "twemoji" in text for text in quiet)
+def test_the_source_knows_which_captions_name_their_style(emoji: SmallEmoji, clip: MiniClip) -> None:
+    captions = emoji_captions(emoji, 40, seed=0)
+    source = ClipPairs(EmojiPictures(emoji, size=16), captions, clip)
+    assert source.captions.ids.shape == (4 * len(emoji), 40, CONFIG.context)
+    assert source.says_style.shape == (4 * len(emoji), 40)
+    for index, (row, says) in enumerate(zip(captions, source.says_style.tolist(), strict=True)):
+        style = STYLES[index // len(emoji)].replace("-", " ")
+        ends = re.compile(rf"(, {style} style| in {style} style| im {style}-stil)$")
+        assert says == [bool(ends.search(caption)) for caption in row]
+        assert not any("fluent" in text or "twemoji" in text for text, s in zip(row, says, strict=True) if not s)
+    assert 0.9 < float(source.says_style.float().mean()) < 1.0
 
 
 def test_drawing_gives_every_variant_of_the_right_picture(emoji: SmallEmoji, clip: MiniClip) -> None:
-    table = CaptionTable(emoji, 3, seed=0).tokenize(clip, "cpu")
-    ids, says = table.draw(torch.full((200,), 7), seeded(0))
-    known = {tuple(row.tolist()): bool(s) for row, s in zip(table.ids[7], table.says_style[7], strict=True)}
-    drawn = {tuple(row.tolist()): bool(s) for row, s in zip(ids, says, strict=True)}
-    assert drawn == known
-    assert all(EOS in row and row[0] != PAD for row in known)
+    table = CaptionTable(emoji_captions(emoji, 3, seed=0), clip)
+    ids, variants = table.draw(torch.full((200,), 7), seeded(0))
+    assert set(variants.tolist()) == {0, 1, 2}
+    assert torch.equal(ids, table.ids[7, variants].long())
+    assert all(EOS in row and row[0] != PAD for row in ids.tolist())
 
 
 def test_held_out_pictures_are_in_no_training_source(emoji: SmallEmoji, clip: MiniClip) -> None:
     held_out = torch.cat([emoji.split_indices(split) for split in ("validation", "test", "unseen")]).tolist()
     assert len(held_out) == 6
-    table = CaptionTable(emoji, 2, seed=0).tokenize(clip, "cpu")
-    pictures = EmojiPictures(emoji, size=16)
-    for source in (ClipPairs(pictures, table), ConditionedEmoji(pictures, table, clip)):
+    captions, pictures = emoji_captions(emoji, 2, seed=0), EmojiPictures(emoji, size=16)
+    for source in (
+        ClipPairs(pictures, captions, clip),
+        ConditionedEmoji(pictures, CaptionTable(captions, clip), clip),
+    ):
         shown = torch.cat([source.order(seed=0, epoch=epoch) for epoch in range(8)]).unique().tolist()
         assert set(shown) == set(range(4 * len(emoji))) - set(held_out)
 
@@ -145,7 +148,7 @@ def test_held_out_pictures_are_in_no_training_source(emoji: SmallEmoji, clip: Mi
 def test_the_generator_hears_the_caption_and_a_noisy_embedding_of_its_picture(
     emoji: SmallEmoji, clip: MiniClip
 ) -> None:
-    table = CaptionTable(emoji, 2, seed=0).tokenize(clip, "cpu")
+    table = CaptionTable(emoji_captions(emoji, 2, seed=0), clip)
     pictures, rows = EmojiPictures(emoji, size=16), torch.arange(3, 40)
     clean = embed_images(emoji, clip, torch.arange(4 * len(emoji)))
     assert torch.allclose(clean[2 * len(emoji) + 5], clip.encode_image(to_float(emoji.pixels(STYLES[2])[5:6]))[0])

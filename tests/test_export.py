@@ -70,7 +70,7 @@ def test_the_graphs_answer_as_the_model_with_the_stored_weights(exported: tuple[
     pipe = TextToImage.from_pretrained(checkpoint)
     load_stored_weights(pipe, folder)
     encoder, net = towers(pipe)
-    ids, mask = encoder.tokenize(["a red heart, noto style"], encoder.config.context)
+    ids, mask = encoder.tokenize(["a red heart, noto style"], full=True)
     tokens, pooled = run(folder / "text.onnx", ids=ids, mask=mask)
     cond = pipe.condition(["a red heart"], "noto")
     assert cond is not None and cond.text is not None

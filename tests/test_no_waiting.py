@@ -6,13 +6,19 @@ On the device "meta" tensors have no values: whatever looks at one raises an err
 import pytest
 import torch
 
+from minidiff import presets
+from minidiff.checkpoints import load_clip
 from minidiff.common import Condition
+from minidiff.data.emoji import load_emoji
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser
 from minidiff.guidance import Guided
 from minidiff.nets import MLP
+from minidiff.nets.unet import UNet, UNetConfig
+from minidiff.recipes_look import Collection
 from minidiff.samplers import STEPS
 from minidiff.schedules import CosineSchedule, RectifiedFlow, posterior
 from minidiff.training import Denoising
+from minidiff.training.objectives import ConditionDropout
 
 X = torch.zeros(4, 2, device="meta")
 LABELS = Condition(label=torch.zeros(4, dtype=torch.long, device="meta"))
@@ -56,3 +62,22 @@ def test_a_step_back_that_is_known() -> None:
     late, early = (torch.tensor([u] * 4, device="meta") for u in (0.5, 0.2))
     mean, std = posterior(RectifiedFlow(), X, X, late, early)
     assert (mean.shape, std.shape) == ((4, 2), (4, 1))
+
+
+@pytest.mark.parametrize("name", ["clip", "emoji-64", "teaching", "shapes-cpu"])
+def test_a_batch_and_its_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "fingerprint", lambda module: "")  # a hash, once before the start
+    monkeypatch.setattr(presets, "CAPTIONS", 2)
+    job = presets.PRESETS[name].build(torch.device("meta"), None)
+    generator = torch.Generator()
+    batch = job.source.batch(job.source.order(0, 0)[:4], generator)
+    assert job.objective.to("meta").train()(batch, generator).mean().device.type == "meta"
+
+
+def test_a_batch_of_the_look() -> None:
+    clip = load_clip("emoji-64").to("meta")
+    source, generator = Collection(load_emoji(), clip, device="meta"), torch.Generator()
+    net = UNet(UNetConfig(context_dim=clip.dim, pooled_dim=clip.pooled_dim, image_dim=clip.pooled_dim)).to("meta")
+    objective = Denoising(NetDenoiser(net, RectifiedFlow(), "flow"), ConditionDropout())
+    batch = source.batch(source.order(0, 0)[:4], generator)
+    assert objective(batch, generator).shape == (4,)

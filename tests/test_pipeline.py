@@ -203,9 +203,19 @@ def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatc
 
 def test_a_text_encoder_of_others_cannot_be_saved(tmp_path: Path) -> None:
     pipe = small_pipe()
+    pipe.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     pipe.encoder = HubTextEncoder.__new__(HubTextEncoder)
     with pytest.raises(ValueError, match="whose text encoder comes from the hub cannot be saved"):
         pipe.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before  # the model there is still whole
+
+
+def test_loading_leaves_the_global_random_state_as_it_was(tmp_path: Path) -> None:
+    small_pipe().save_pretrained(tmp_path)
+    state = torch.get_rng_state()
+    TextToImage.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("prompt", ["красное сердце", "赤いハート", "قلب", "🐼🚀", "<eos><pad>", "\x00", "a" * 300])
@@ -232,6 +242,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompts": "x" * (LONGEST_PROMPT + 1)}, "`prompts` must have at most 20000 characters each; got 20001"),
     ({"prompts": "\ud83d"}, "`prompts` must be text that UTF-8 can write"),
     ({"negative": 3}, "`negative` must be a string"),
+    ({"negative": ["a dog", "a cat"]}, "`negative` must be a string, one for all prompts"),
     ({"style": "fluent3d"}, "`style` must be one of noto, .*; got 'fluent3d'. Did you mean 'fluent-3d'"),
     ({"steps": 0}, "`steps` must be an integer from 1 to 1000; got 0"),
     ({"steps": 2.5}, "`steps` must be an integer from 1 to 1000; got 2.5"),

@@ -165,7 +165,7 @@ def test_prompts_become_the_same_tokens_as_in_python(page: Page, twin: TextToIma
     }})()"""
     encoder = towers(twin)[0]
     for odd, (encoded, cut, styled) in zip(ODD, page.run(ask), strict=True):
-        ids, mask = encoder.tokenize([odd], 40)
+        ids, mask = encoder.tokenize([odd], full=True)
         assert encoded == {"ids": ids[0].tolist(), "mask": mask[0].tolist()}, odd
         assert cut == encoder.cut(odd)
         assert styled == twin.styled(odd, "noto")

@@ -274,11 +274,35 @@ def test_counting_the_arithmetic_leaves_no_trace_in_what_is_trained():
     assert objective.norm.num_batches_tracked == 0 and objective.norm.weight.grad is None
 
 
+def test_what_has_no_option_is_said_as_a_call():
+    assert command("clip", {"start": "my model"}) == "minidiff train clip --start 'my model'"
+    said = command("shapes-cpu", {"minutes": None, "compile": True})
+    assert said == "minidiff.presets.run('shapes-cpu', folder, minutes=None, compiled=True)"
+
+
+@pytest.mark.usefixtures("tiny")
+def test_none_is_a_setting_like_any_other(tmp_path: Path) -> None:
+    card = run("shapes-cpu", tmp_path, **QUICK | {"minutes": None, "clip_norm": None})
+    assert card["config"]["minutes"] is None and card["config"]["clip_norm"] is None
+    assert "minutes=None" in card["command"]
+
+
 @pytest.mark.parametrize(
-    ("chip", "precision", "known"), [("H100", "auto", True), ("H100", "fp32", False), ("T4", "fp32", True)]
+    ("chip", "precision", "known"),
+    [
+        ("H100 80GB HBM3", "auto", True),
+        ("H100 80GB HBM3", "fp32", False),
+        ("GH200 480GB", "auto", True),
+        ("T4", "fp32", True),
+        ("T400 4GB", "fp32", False),
+        ("T400 4GB", "auto", False),
+    ],
 )
 def test_utilization_is_said_only_where_the_peak_is_that_of_the_precision(monkeypatch, chip, precision, known):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {chip}")
     config, net = TrainConfig(steps=1, batch_size=1, precision=precision), torch.nn.Linear(1, 1)
     result = TrainResult(net, EMA(net, 0.9), step=1, seconds=1.0)
-    assert (facts(config, result, torch.device("cuda"), 10**9)["utilization"] is not None) == known
+    used = facts(config, result, torch.device("cuda"), 10**9)["utilization"]
+    assert (used is not None) == known
+    if used is not None:  # of two devices each did half
+        assert facts(config, result, torch.device("cuda"), 10**9, processes=2)["utilization"] == used / 2

@@ -9,7 +9,7 @@ import torch
 from small_emoji import SmallEmoji
 from small_models import small_clip
 
-from minidiff.clip import CaptionTable
+from minidiff.clip import CaptionTable, emoji_captions
 from minidiff.common import Condition, randn, seeded
 from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.prior import Prior, PriorPairs, Regression, embed_ids, judge_prior, sentence, spread
@@ -96,7 +96,7 @@ def test_the_prior_is_trained_on_the_training_split_alone() -> None:
     whole, clip = load_emoji(), small_clip()
     splits: list[dict[str, str]] = [{}, {"noto": "test"}, {"twemoji": "validation"}, dict.fromkeys(STYLES, "unseen")]
     emoji = SmallEmoji(whole, [0, 1, 2, 3], splits)
-    table = CaptionTable(emoji, 3, seed=0).tokenize(clip, "cpu")
+    table = CaptionTable(emoji_captions(emoji, 3, seed=0), clip)
     source = PriorPairs(emoji, table, clip)
     assert len(source.images) == 10 and source.sentences.shape == (10, 3, 16)
     order = source.order(0, 0)

@@ -32,6 +32,11 @@ def test_keywords_are_the_telling_words_in_their_order() -> None:
         keywords("a", 0)
 
 
+@pytest.mark.parametrize("prompt", ["show me the one that is in it please", "❤ ❤ ❤ ❤ ❤"])
+def test_a_prompt_without_telling_words_is_kept(prompt: str) -> None:
+    assert keywords(prompt) == prompt
+
+
 def test_the_offline_rewriter_adds_keywords_and_never_says_a_training_caption() -> None:
     emoji = load_emoji()
     assert expand("a panda on the moon").startswith("a picture of a panda on the moon that makes one think of ")

@@ -109,6 +109,17 @@ def test_the_noise_keeps_the_size_of_an_embedding_and_depends_on_the_seed(pipe: 
     assert not torch.allclose(clean[0], clean[1])
 
 
+def test_a_prompt_asked_for_several_times_is_rewritten_once(pipe: TextToImage, prior: Path) -> None:
+    asked: list[str] = []
+
+    def rewriter(prompt: str) -> str:
+        asked.append(prompt)
+        return f"{prompt} face"
+
+    drawn = dalle(pipe, ["cat", "dog", "cat"], rewriter=rewriter, prior=load_prior(prior, pipe=pipe), steps=1)
+    assert asked == ["cat", "dog"] and ["cat face" in said for said in drawn.said] == [True, False, True]
+
+
 def test_midjourney_reads_keywords_with_other_weights_and_strong_guidance(pipe: TextToImage, lora: Path) -> None:
     drawing = midjourney(pipe, LONG, look=lora, steps=2)
     short = keywords(LONG)

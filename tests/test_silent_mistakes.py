@@ -11,7 +11,10 @@ import pytest
 import torch
 from small_models import small_pipe, styles_pipe
 
+from minidiff.checkpoints import save_model
 from minidiff.common import Condition, alpha_sigma, randn, seeded
+from minidiff.data.emoji import EmojiPictures, load_emoji
+from minidiff.data.folder import from_torchvision
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser, interpret, target
 from minidiff.gan import GANConfig
 from minidiff.guidance import Guided
@@ -28,6 +31,7 @@ from minidiff.training import CheckpointError, Denoising, TensorSource, TrainCon
 FLOW = RectifiedFlow()
 EXACT = ExactDenoiser(points("eight"), FLOW)
 X, Z = randn((4, 3, 4, 4), seeded(0)), randn((6, 2), seeded(1))
+SHORT = TrainConfig(1, 2, progress=False)
 DENOISER = NetDenoiser(MLP(dim=2), FLOW, "flow")
 
 
@@ -63,6 +67,27 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no channels": (lambda: UNetConfig(widths=(0, 0, 0)), "`widths` must be an integer"),
     "less than no labels": (lambda: MLP(labels=-1), "`labels` must be an integer"),
     "betas for a GAN": (lambda: GANConfig(1, 1, betas=(2, 3)), "`betas` must be a number"),
+    "one word as styles": (lambda: TextToImage(styles_pipe().denoiser, None, "art"), "`styles` must be a list"),
+    "a start of another size": (
+        lambda: small_pipe().generate(None, 1, seeds=[0], start=torch.zeros(1, 3, 32, 32)),
+        r"`start` must be of shape \(B, \*\(3, 16, 16\)\); got \(1, 3, 32, 32\)",
+    ),
+    "a picture of a style that is not held": (
+        lambda: EmojiPictures(load_emoji(), size=4, styles=["noto"]).batch(torch.tensor([5, 5 + len(load_emoji())])),
+        "`indices` must be of the source's styles; 1 are of others",
+    ),
+    "a weight beyond half precision": (
+        lambda: save_model("nowhere", {}, {"w": torch.tensor([1e5])}),
+        "`w` holds NaN, or numbers beyond 65,504",
+    ),
+    "a class and a half": (
+        lambda: from_torchvision([(torch.zeros(3, 8, 8, dtype=torch.uint8), 1.7)], 8),
+        "item 0 must have a class number",
+    ),
+    "weights in half precision": (
+        lambda: train(Denoising(NetDenoiser(MLP(dim=2).bfloat16(), FLOW, "flow")), TensorSource(Z), SHORT),
+        "`objective` must have weights of float32",
+    ),
     "times of another batch": (lambda: DENOISER(Z, torch.rand(3)), r"one per sample \(6\); got shape \(3,\)"),
     "a time as text": (lambda: DENOISER(Z, "0.5"), "`t` must be from 0"),  # type: ignore[arg-type]
     "times as a list": (lambda: [*sample(ddim_step, EXACT, Z, [1.0, 0.0])], "`times` must be a tensor"),  # type: ignore

@@ -6,8 +6,7 @@ import oxipng
 
 import minidiff
 from minidiff.checkpoints import fingerprint
-from minidiff.images import grid, save_png
-from minidiff.pipeline import to_images
+from minidiff.images import grid, save_png, to_images
 
 DRAWN = (
     ("a red heart", "fluent-3d", 1),

@@ -62,8 +62,8 @@ def generate(
     """
     from minidiff.checkpoints import reads_words
     from minidiff.common import check_int, pick_device
-    from minidiff.images import animation, grid, save_png
-    from minidiff.pipeline import TextToImage, to_images
+    from minidiff.images import animation, grid, save_png, to_images
+    from minidiff.pipeline import TextToImage
     from minidiff.recipes import DALLE, MIDJOURNEY, check_recipe, cook
     from minidiff.samplers import check_settings
 

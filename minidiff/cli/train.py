@@ -54,7 +54,7 @@ def train(
     check_choice("preset", preset, PRESETS)
     folder = out or Path("runs") / preset
     check_folder("out", folder)
-    changes: dict[str, Any] = {
+    options: dict[str, Any] = {
         "minutes": minutes,
         "steps": steps,
         "batch_size": batch_size,
@@ -62,6 +62,7 @@ def train(
         "seed": seed,
         "precision": precision,
     }
+    changes = {name: value for name, value in options.items() if value is not None}
     try:
         card = run(preset, folder, device=device, clip=clip, start=start, compiled=compiled, **changes)
     except KeyboardInterrupt as stop:

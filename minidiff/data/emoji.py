@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, check_choice, check_int
+from minidiff.common import Condition, check_choice, check_int, seen
 from minidiff.data.pixels import shift_pictures, shrink, to_float
 from minidiff.training.sources import sent
 
@@ -219,7 +219,10 @@ class EmojiPictures:
         """x0 (B, 3, size, size) float in [-1, 1] and its Condition(label = style + 1), on the source's device."""
         indices = indices.to(self.device)
         style, concept = indices // len(self.emoji), indices % len(self.emoji)
-        pictures = self._pixels[self._row[style] * len(self.emoji) + concept]
+        row = self._row[style]
+        if seen(row) and bool((row < 0).any()):
+            raise ValueError(f"`indices` must be of the source's styles; {int((row < 0).sum())} are of others.")
+        pictures = self._pixels[row * len(self.emoji) + concept]
         if self.shift:
             pictures = shift_pictures(pictures, self.shift, generator)
         return to_float(pictures), Condition(label=style + 1)

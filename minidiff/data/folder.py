@@ -217,7 +217,8 @@ def from_torchvision(dataset: Any, size: int, limit: int | None = None, *, fit: 
             captions.append(target)
         else:
             try:
-                labels.append(check_int("label", int(target), 0, len(classes) - 1 if classes else 10**9) + 1)
+                number = target.item() if hasattr(target, "item") else target
+                labels.append(check_int("label", number, 0, len(classes) - 1 if classes else 10**9) + 1)
             except (TypeError, ValueError):
                 raise ValueError(
                     f"`dataset` item {index} must have a class number or a caption as target; got {target!r:.80}."

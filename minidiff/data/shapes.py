@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidiff.common import check_int, pick_device
+from minidiff.common import check_int
 from minidiff.data.pixels import to_float
 from minidiff.data.scenes import CAPTION_LENGTH, COLORS, SIZES, VOCABULARY, Scene, random_scene
 from minidiff.text import word_ids
@@ -123,16 +123,15 @@ class ShapeScenes(InMemory):
     Raises ValueError unless 1 <= n <= 1,000,000.
     """
 
-    def __init__(self, n: int, seed: int = 0, held_out: bool = False, device: str | None = None) -> None:
+    def __init__(self, n: int, seed: int = 0, held_out: bool = False, device: str | torch.device = "cpu") -> None:
         check_int("n", n, 1, 1_000_000)
         check_int("seed", seed, 0, 2**32 - 1)
         rng = np.random.default_rng(seed)
-        target = pick_device(device)
         self.scenes = [random_scene(rng, held_out) for _ in range(n)]
-        self.pictures = torch.stack([render(scene, rng) for scene in self.scenes]).to(target)
+        self.pictures = torch.stack([render(scene, rng) for scene in self.scenes]).to(device)
         places = {word: i for i, word in enumerate(VOCABULARY)}
         ids, mask = word_ids([scene.caption() for scene in self.scenes], places, CAPTION_LENGTH)
-        self.ids, self.mask = ids.to(target), mask.to(target)
+        self.ids, self.mask = ids.to(device), mask.to(device)
 
     def __len__(self) -> int:
         return len(self.scenes)

@@ -105,6 +105,8 @@ class Run:
         self.weights = trained_parameters(objective)
         if not self.weights:
             raise ValueError("`objective` must have a parameter that requires a gradient: see requires_grad_(True).")
+        if any(p.is_floating_point() and p.itemsize < 4 for p in self.weights.values()):  # updates would round away
+            raise ValueError('`objective` must have weights of float32; computing in bf16 is precision="bf16".')
         if team.num_processes > 1:
             processes.same_weights(objective)
         moved = source.to(device) if hasattr(source, "to") else None
