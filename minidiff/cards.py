@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import minidiff
-from minidiff.common import seeded, sha256
-from minidiff.data.emoji import FOLDER
+from minidiff.common import seeded
+from minidiff.data.emoji import data_hash
 from minidiff.images import grid
 from minidiff.pipeline import TextToImage
 from minidiff.text import WordEncoder
@@ -53,12 +53,12 @@ def command(name: str, said: dict[str, Any]) -> str:
     return f"minidiff train {name}" + "".join(options)
 
 
-def data_hash(source: Any) -> str:
+def source_hash(source: Any) -> str:
     """Of the pictures themselves where a source draws them (shapes), else of the bundled emoji's SHA256SUMS."""
     pictures: Any = getattr(source, "pictures", None)
     if isinstance(pictures, torch.Tensor):
         return hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest()
-    return sha256(FOLDER / "SHA256SUMS")
+    return data_hash()
 
 
 def flops_per_picture(objective: nn.Module, source: Any, n: int = 2) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent / "assets" / "models"
-EMOJI_SOURCES = """emoji, which keep their own licenses: Noto Emoji (Google, Apache-2.0), Twemoji (Twitter and other
-contributors, CC-BY-4.0) and Fluent Emoji (Microsoft, MIT), named by Unicode CLDR (Unicode-3.0); minidiff's
-ATTRIBUTION.md has the details."""
-OURS = "The weights are under the MIT license; card.json says how they were trained."
 
 
 def bundled() -> list[str]:
@@ -146,6 +142,11 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
     """The configuration from which `build_denoiser` makes the same denoiser, to draw with; not how it was trained."""
     net = denoiser.net
@@ -249,7 +250,7 @@ def save_judge(folder: str | Path, judge: Judge) -> None:
 
 
 def load_judge(name: str | Path = "judge", device: torch.device | str = "cpu") -> Judge:
-    """The judge of a checkpoint, by default the bundled one, in evaluation mode."""
+    """The judge of a checkpoint, by default the bundled one, frozen."""
     from minidiff.judge import Judge
 
     config, tensors, _ = load_model(name)
@@ -258,40 +259,7 @@ def load_judge(name: str | Path = "judge", device: torch.device | str = "cpu") -
     with understanding(name):
         judge = Judge(**config["shape"])
         load_weights(judge, tensors, name)
-    return judge.eval().to(device)
-
-
-def readme(size: int, styles: Sequence[str], encoder: Any = None) -> str:
-    """The model card of a folder of weights: how they are loaded and, where we know, license and pictures."""
-    from minidiff.data.emoji import STYLES
-    from minidiff.data.scenes import VOCABULARY
-
-    words = getattr(encoder, "vocabulary", ())
-    prompt = "" if encoder is None else words[1] if words else "a red heart"
-    data = "pictures of its owner's: say here which, and under what license."
-    if tuple(styles) == STYLES:
-        data = f"{EMOJI_SOURCES} {OURS}"
-    elif words == tuple(VOCABULARY):
-        prompt = "two small red circles left of a blue square"
-        data = f"pictures of simple shapes that minidiff draws itself. {OURS}"
-    call = f'pipe("{prompt}"' + (f', style="{styles[0]}")' if styles else ")")
-    return f"""---
-{"license: mit" if OURS in data else "license: other"}
-library_name: minidiff
-pipeline_tag: {"unconditional-image-generation" if encoder is None else "text-to-image"}
----
-
-# Pictures of {size}x{size} pixels, by minidiff
-
-```python
-from minidiff import TextToImage
-
-pipe = TextToImage.from_pretrained("this folder, or owner/name on the hub")
-images = {call}
-```
-
-The weights are safetensors in half precision, without code. Trained on {data}
-"""
+    return judge.eval().requires_grad_(False).to(device)
 
 
 def describe_encoder(encoder: MiniClip | WordEncoder) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -118,24 +116,23 @@ class Condition:
 
         Raises ValueError unless all have the same parts.
         """
-        parts: dict[str, list[Any]] = {}
-        for field in fields(Condition):
-            found = [getattr(cond, field.name) for cond in conditions]
-            parts[field.name] = [part for part in found if part is not None]
-            if 0 < len(parts[field.name]) < len(found):
-                raise ValueError(
-                    f"Conditions can be stacked when all have the same parts; only some have `{field.name}`."
-                )
-        length = max((text.mask.shape[1] for text in parts["text"]), default=0)
-        leaves = zip(*(_pad_text(text, length) for text in parts["text"]), strict=True)
-        text = TextEmbedding(*map(torch.cat, leaves)) if parts["text"] else None
-        return Condition(text, *(torch.cat(parts[name]) if parts[name] else None for name in ("image", "label")))
+
+        def joined(part: str, join: Any) -> Any:
+            found = [getattr(cond, part) for cond in conditions if getattr(cond, part) is not None]
+            if 0 < len(found) < len(conditions):
+                raise ValueError(f"Conditions can be stacked when all have the same parts; only some have `{part}`.")
+            return join(found) if found else None
+
+        return Condition(joined("text", _stacked), joined("image", torch.cat), joined("label", torch.cat))
 
 
-def _pad_text(text: TextEmbedding, length: int) -> TextEmbedding:
-    more = length - text.mask.shape[1]
-    pad = torch.nn.functional.pad
-    return TextEmbedding(pad(text.tokens, (0, 0, 0, more)), pad(text.mask, (0, more)), text.pooled)
+def _stacked(texts: Sequence[TextEmbedding]) -> TextEmbedding:
+    length, pad = max(text.mask.shape[1] for text in texts), torch.nn.functional.pad
+    rows = []
+    for tokens, mask, pooled in texts:
+        more = length - mask.shape[1]
+        rows.append((pad(tokens, (0, 0, 0, more)), pad(mask, (0, more)), pooled))
+    return TextEmbedding(*map(torch.cat, zip(*rows, strict=True)))
 
 
 class NoiseSchedule(Protocol):
@@ -161,15 +158,6 @@ class Denoiser(Protocol):
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Prediction:
         """Predict x0 and eps for samples x_t (B, ...) at times t, a number or (B,)."""
         ...
-
-
-def predict(denoiser: Denoiser, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
-    """What a denoiser answers, see `Denoiser`; ValueError if that is no pair of x0 and eps."""
-    answer: Any = denoiser(x_t, t, cond)  # type: ignore[arg-type]
-    answer = (answer.x0, answer.eps) if hasattr(answer, "eps") else answer  # it may say more than a pair
-    if not isinstance(answer, tuple) or len(answer) != 2:  # a tensor of two samples would unpack, wrongly
-        raise ValueError(f"`denoiser` must return Prediction(x0, eps); got {type(answer).__name__}.")
-    return Prediction(*answer)
 
 
 def as_times(t: Tensor | float, x: Tensor) -> Tensor:
@@ -253,11 +241,6 @@ def modes_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes.items():
             part.training = training
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:

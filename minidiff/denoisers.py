@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from minidiff.common import (
     Condition,
+    Denoiser,
     NoiseSchedule,
     Prediction,
     alpha_sigma,
@@ -73,6 +74,15 @@ def interpret(parameterization: str, output: Tensor, x_t: Tensor, alpha: Tensor,
 def from_x0(x0: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
     """The prediction whose picture is x0: eps follows from x_t = alpha x0 + sigma eps (0 where sigma is 0)."""
     return Prediction(x0, (x_t - alpha * x0) / torch.where(sigma > 0, sigma, torch.inf))
+
+
+def predict(denoiser: Denoiser, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
+    """What a denoiser answers, see `Denoiser`; ValueError if that is no pair of x0 and eps."""
+    answer: Any = denoiser(x_t, t, cond)  # type: ignore[arg-type]
+    answer = (answer.x0, answer.eps) if hasattr(answer, "eps") else answer  # it may say more than a pair
+    if not isinstance(answer, tuple) or len(answer) != 2:  # a tensor of two samples would unpack, wrongly
+        raise ValueError(f"`denoiser` must return Prediction(x0, eps); got {type(answer).__name__}.")
+    return Prediction(*answer)
 
 
 class NetDenoiser(nn.Module):

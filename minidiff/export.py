@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 import minidiff
 from minidiff import checkpoints
-from minidiff.common import Condition, TextEmbedding, sha256
+from minidiff.checkpoints import sha256
+from minidiff.common import Condition, TextEmbedding
 from minidiff.data.captions import style_words
 from minidiff.pipeline import TextToImage
 from minidiff.text import BOS, EOS, PAD, MiniClip

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minidiff.checkpoints import fingerprint, load_judge
-from minidiff.common import Condition, check_choice, check_int, sha256
+from minidiff.checkpoints import fingerprint, load_judge, sha256
+from minidiff.common import Condition, check_choice, check_int
 from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.data.pixels import to_float
 from minidiff.evaluate.tasks import CANDIDATES, SEED_STRIDE

@@ -18,7 +18,7 @@ from minidiff.common import check_choice, check_int, check_number, seeded
 from minidiff.nets.layers import ResidualBlock, group_norm
 from minidiff.training.config import check_betas
 from minidiff.training.ema import EMA
-from minidiff.training.sources import Source, fold_in
+from minidiff.training.sources import Source, epoch_order, fold_in
 
 
 def perceptron(
@@ -159,15 +159,11 @@ def train_gan(
     players, device = (generator, discriminator), next(generator.parameters()).device
     adams = [torch.optim.Adam(p.parameters(), config.learning_rate, betas=config.betas) for p in players]
     result = GANResult(generator, discriminator, EMA(generator, config.ema_decay), config.latent)
-    order, epoch, place = source.order(config.seed, 0), 0, 0
-    if len(order) < config.batch_size:
-        raise ValueError(
-            f"`batch_size` must be at most the samples in an epoch ({len(order)}); got {config.batch_size}."
-        )
+    order, epoch, place = epoch_order(source, config.batch_size, config.seed, 0), 0, 0
     for step in range(1, config.steps + 1):
         if place + config.batch_size > len(order):
             epoch, place = epoch + 1, 0
-            order = source.order(config.seed, epoch)
+            order = epoch_order(source, config.batch_size, config.seed, epoch)
         real, _ = source.batch(order[place : place + config.batch_size], noise)
         place += config.batch_size
         real = real.to(device)

@@ -16,9 +16,8 @@ from minidiff.common import (
     as_times,
     check_number,
     per_sample,
-    predict,
 )
-from minidiff.denoisers import interpret, target
+from minidiff.denoisers import interpret, predict, target
 
 
 @dataclass(frozen=True)

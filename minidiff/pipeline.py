@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from minidiff.common import (
 )
 from minidiff.denoisers import READ_BY, NetDenoiser, check_encoder, reads
 from minidiff.guidance import Guided
+from minidiff.hub import fetch, model_card
 from minidiff.images import from_image, to_images
 from minidiff.samplers import STEPS, Step, check_settings, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
@@ -251,7 +251,7 @@ class TextToImage(ModelHubMixin):
         (save_directory / "card.json").write_text(json.dumps(self.card, indent=2) + "\n")
         readme = save_directory / "README.md"
         if not readme.exists():  # one that its owner wrote is better than ours
-            readme.write_text(checkpoints.readme(self.size, self.styles, self.encoder), encoding="utf-8")
+            readme.write_text(model_card(self.size, self.styles, self.encoder), encoding="utf-8")
 
     def _contents(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What config.json and model.safetensors hold of this model; ValueError if they cannot hold it."""
@@ -279,20 +279,7 @@ class TextToImage(ModelHubMixin):
         `hub` are options of huggingface_hub's download (revision, token, cache_dir, ...). Only safetensors and JSON
         are read. Raises ValueError when there is no such model, or when it is damaged or of another kind.
         """
-        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) and not Path(name).exists():
-            from huggingface_hub import snapshot_download
-            from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-            try:
-                wanted = ["config.json", "card.json", "tokenizer.json", "model.safetensors"]
-                name = snapshot_download(str(name), allow_patterns=wanted, **hub)
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ValueError(
-                    f"`checkpoint` must be a bundled model ({', '.join(checkpoints.bundled())}), a folder, or one "
-                    f"that the hub gives us; got {str(name)!r}, no folder here: {reason}"
-                ) from error
-        config, tensors, folder = checkpoints.load_model(name)
+        config, tensors, folder = checkpoints.load_model(fetch(name, **hub))
         if config.get("kind") not in ("text-to-image", "denoiser"):
             raise CheckpointError(
                 f"`checkpoint` {name} holds a {config.get('kind')}, which cannot draw; give a text-to-image model, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from minidiff import checkpoints
-from minidiff.cards import command, data_hash, draw_samples, facts, flops_per_picture
+from minidiff.cards import command, draw_samples, facts, flops_per_picture, source_hash
 from minidiff.checkpoints import fingerprint, load_clip
 from minidiff.clip import (
     CaptionTable,
@@ -61,28 +62,24 @@ def build_clip(device: torch.device, clip: str | None = None) -> Job:
     return Job(ContrastiveObjective(model), ClipPairs(pictures, captions, model), finish)
 
 
-def build_emoji(net: UNetConfig) -> Callable[[torch.device, str | None], Job]:
+def build_emoji(device: torch.device, clip: str | None = None, *, net: UNetConfig) -> Job:
     """Text to emoji: a U-Net of the given shape, told what a trained mini-CLIP makes of captions and pictures."""
+    emoji = load_emoji()
+    encoder = load_clip(clip or "emoji-64").to(device)
+    table = CaptionTable(emoji_captions(emoji, CAPTIONS, seed=1), encoder, device)
+    pictures = EmojiPictures(emoji, size=net.size, device=device, shift=max(1, net.size // 32))
+    told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.pooled_dim, image_dim=encoder.pooled_dim)
+    denoiser = NetDenoiser(UNet(told), RectifiedFlow(shift=3.0), "flow", time_sampling="logit-normal")
+    source = ConditionedEmoji(pictures, table, encoder)
 
-    def build(device: torch.device, clip: str | None) -> Job:
-        emoji = load_emoji()
-        encoder = load_clip(clip or "emoji-64").to(device)
-        table = CaptionTable(emoji_captions(emoji, CAPTIONS, seed=1), encoder, device)
-        pictures = EmojiPictures(emoji, size=net.size, device=device, shift=max(1, net.size // 32))
-        told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.pooled_dim, image_dim=encoder.pooled_dim)
-        denoiser = NetDenoiser(UNet(told), RectifiedFlow(shift=3.0), "flow", time_sampling="logit-normal")
-        source = ConditionedEmoji(pictures, table, encoder)
+    def finish(objective: Denoising, folder: Path) -> dict[str, Any]:
+        pipe = TextToImage(objective.denoiser, encoder, STYLES)  # type: ignore[arg-type]
+        pipe.save_pretrained(folder)
+        return {}
 
-        def finish(objective: Denoising, folder: Path) -> dict[str, Any]:
-            pipe = TextToImage(objective.denoiser, encoder, STYLES)  # type: ignore[arg-type]
-            pipe.save_pretrained(folder)
-            return {}
-
-        objective = Denoising(denoiser, drop=ConditionDropout())
-        objective.start = f"CLIP {fingerprint(encoder)}"  # with another CLIP a run cannot go on
-        return Job(objective, source, finish)
-
-    return build
+    objective = Denoising(denoiser, drop=ConditionDropout())
+    objective.start = f"CLIP {fingerprint(encoder)}"  # with another CLIP a run cannot go on
+    return Job(objective, source, finish)
 
 
 def build_teaching(device: torch.device, clip: str | None = None) -> Job:
@@ -108,28 +105,22 @@ def build_teaching(device: torch.device, clip: str | None = None) -> Job:
     return Job(Denoising(denoiser, label_drop=0.2), pictures, finish)
 
 
-def build_shapes(net: UNetConfig, scenes: int) -> Callable[[torch.device, str | None], Job]:
+def build_shapes(device: torch.device, clip: str | None = None, *, net: UNetConfig, scenes: int) -> Job:
     """Text to shapes: the text encoder is trained together with the U-Net."""
+    from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, ShapeScenes
 
-    def build(device: torch.device, clip: str | None) -> Job:
-        from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY, ShapeScenes
+    encoder = WordEncoder(VOCABULARY, CAPTION_LENGTH)
+    told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.dim)
+    # Mostly noisy times: which color belongs to which shape, and what lies left of what, is decided early.
+    denoiser = NetDenoiser(UNet(told), RectifiedFlow(), "flow", time_sampling="logit-normal", time_shape=(1.5, 1.5))
+    drop = ConditionDropout(text=0.9, image=0.0, both=0.0, none=0.1)
 
-        encoder = WordEncoder(VOCABULARY, CAPTION_LENGTH)
-        told = replace(net, context_dim=encoder.dim, pooled_dim=encoder.dim)
-        # Mostly noisy times: which color belongs to which shape, and what lies left of what, is decided early.
-        denoiser = NetDenoiser(
-            UNet(told), RectifiedFlow(), "flow", time_sampling="logit-normal", time_shape=(1.5, 1.5)
-        )
-        drop = ConditionDropout(text=0.9, image=0.0, both=0.0, none=0.1)
+    def finish(objective: JointDenoising, folder: Path) -> dict[str, Any]:
+        pipe = TextToImage(objective.denoiser, objective.encoder)  # type: ignore[arg-type]
+        pipe.save_pretrained(folder)
+        return {}
 
-        def finish(objective: JointDenoising, folder: Path) -> dict[str, Any]:
-            pipe = TextToImage(objective.denoiser, objective.encoder)  # type: ignore[arg-type]
-            pipe.save_pretrained(folder)
-            return {}
-
-        return Job(JointDenoising(denoiser, encoder, drop), ShapeScenes(scenes, seed=0, device=device), finish)
-
-    return build
+    return Job(JointDenoising(denoiser, encoder, drop), ShapeScenes(scenes, seed=0, device=device), finish)
 
 
 def build_judge(device: torch.device, clip: str | None = None) -> Job:
@@ -171,17 +162,17 @@ PRESETS: dict[str, Preset] = {
     "emoji-64": Preset(
         "the flagship: text to 64x64 emoji (15 minutes on one H100 or H200)",
         TrainConfig(60_000, 512, learning_rate=8e-4, warmup=500, ema_decay=0.9995, minutes=15, save_every=2000),
-        build_emoji(UNetConfig()),
+        partial(build_emoji, net=UNetConfig()),
     ),
     "emoji-t4": Preset(
         "the flagship on Colab's T4, in fp32 (about 4 hours by arithmetic; nobody has measured it)",
         TrainConfig(steps=30_000, batch_size=128, learning_rate=5e-4, warmup=500, minutes=240, save_every=500),
-        build_emoji(UNetConfig()),
+        partial(build_emoji, net=UNetConfig()),
     ),
     "emoji-cpu": Preset(
         "the same path with a smaller network, for two CPU cores and some patience",
         TrainConfig(steps=20_000, batch_size=32, learning_rate=1e-3, minutes=60, save_every=200),
-        build_emoji(SMALL_EMOJI),
+        partial(build_emoji, net=SMALL_EMOJI),
     ),
     "teaching": Preset(
         "the model of chapters 2 and 3: 32x32, by style, eps target, cosine schedule",
@@ -191,12 +182,12 @@ PRESETS: dict[str, Preset] = {
     "shapes-cpu": Preset(
         "text to 32x32 shapes in three minutes on two CPU cores",
         TrainConfig(steps=2_000, batch_size=32, learning_rate=2e-3, ema_decay=0.995, minutes=3, save_every=500),
-        build_shapes(SHAPES, scenes=8_000),
+        partial(build_shapes, net=SHAPES, scenes=8_000),
     ),
     "shapes-gpu": Preset(
         "the same network, more scenes and longer, on a GPU",
         TrainConfig(steps=30_000, batch_size=256, learning_rate=1e-3, minutes=5, save_every=2000),
-        build_shapes(SHAPES, scenes=60_000),
+        partial(build_shapes, net=SHAPES, scenes=60_000),
     ),
     **TRAINABLE,
 }
@@ -240,7 +231,7 @@ def run(
     measured = job.finish(result.ema_objective, folder)
     options = {"clip": clip, "start": start, "compile": compiled}
     said = changes | {name: value for name, value in options.items() if value}
-    card = {"preset": name, "command": command(name, said), "data_sha256": data_hash(job.source)} | begun
+    card = {"preset": name, "command": command(name, said), "data_sha256": source_hash(job.source)} | begun
     card |= facts(config, result, where, cost, team.num_processes) | {"measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     draw_samples(folder, where)

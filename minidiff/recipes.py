@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -251,11 +252,11 @@ TRAINABLE: dict[str, Preset] = {
     "midjourney": Preset(
         "the flagship's fine-tune on a look of its own, by LoRA (needs peft; some ten minutes on a CPU)",
         TrainConfig(300, 12, learning_rate=2e-3, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
-        build_look(full=False),
+        partial(build_look, full=False),
     ),
     "midjourney-full": Preset(
         "the same with all weights, for comparison",
         TrainConfig(300, 12, learning_rate=3e-4, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
-        build_look(full=True),
+        partial(build_look, full=True),
     ),
 }

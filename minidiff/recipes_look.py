@@ -7,7 +7,6 @@ the base model cannot have seen it, and whether a picture has it can be measured
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,33 +102,29 @@ class Collection:
         return self.prints[indices], Condition(self.clip.encode_ids(ids, ids != PAD), self.images[indices])
 
 
-def build_look(full: bool) -> Callable[[torch.device, str | None], Job]:
+def build_look(device: torch.device, clip: str | None = None, *, full: bool) -> Job:
     """Fine-tune a text-to-image model on the look: all weights, or by LoRA (Hu et al. 2022) with `peft`."""
+    pipe = TextToImage.from_pretrained(clip or "emoji-64").to(device)
+    if not isinstance(pipe.encoder, MiniClip):
+        raise ValueError(f"`clip` must be a model that draws and has a mini-CLIP, as emoji-64; {clip} is none.")
+    net, before = pipe.denoiser.net, fingerprint(pipe.denoiser.net)
+    if full:
+        net.requires_grad_(True)
+    else:
+        add_lora(net)
+    pipe.denoiser.time_sampling = "logit-normal"
 
-    def build(device: torch.device, base: str | None) -> Job:
-        pipe = TextToImage.from_pretrained(base or "emoji-64").to(device)
-        if not isinstance(pipe.encoder, MiniClip):
-            raise ValueError(f"`clip` must be a model that draws and has a mini-CLIP, as emoji-64; {base} is none.")
-        net, before = pipe.denoiser.net, fingerprint(pipe.denoiser.net)
+    def finish(objective: Any, folder: Path) -> dict[str, Any]:
         if full:
-            net.requires_grad_(True)
+            TextToImage(objective.denoiser, pipe.encoder, pipe.styles).save_pretrained(folder)
         else:
-            add_lora(net)
-        pipe.denoiser.time_sampling = "logit-normal"
+            save_lora(folder, objective.denoiser.net)
+        return {"pictures": len(source.records), "base": before}
 
-        def finish(objective: Any, folder: Path) -> dict[str, Any]:
-            if full:
-                TextToImage(objective.denoiser, pipe.encoder, pipe.styles).save_pretrained(folder)
-            else:
-                save_lora(folder, objective.denoiser.net)
-            return {"pictures": len(source.records), "base": before}
-
-        source = Collection(load_emoji(), pipe.encoder, pipe.size, device)
-        objective = Denoising(pipe.denoiser, ConditionDropout())
-        objective.start = before  # on other weights a run cannot go on
-        return Job(objective, source, finish)
-
-    return build
+    source = Collection(load_emoji(), pipe.encoder, pipe.size, device)
+    objective = Denoising(pipe.denoiser, ConditionDropout())
+    objective.start = before  # on other weights a run cannot go on
+    return Job(objective, source, finish)
 
 
 def add_lora(net: nn.Module) -> None:

@@ -23,9 +23,8 @@ from minidiff.common import (
     check_int,
     check_number,
     noise_like,
-    predict,
 )
-from minidiff.denoisers import NetDenoiser, check_read
+from minidiff.denoisers import NetDenoiser, check_read, predict
 from minidiff.guidance import Guided
 from minidiff.schedules import posterior
 

@@ -246,55 +246,27 @@ def time_grid(
     *,
     start: float | None = None,
     end: float = 0.0,
-    spacing: str = "uniform",
     shift: float | None = None,
 ) -> Tensor:
     """The times a sampler visits: steps + 1 strictly decreasing numbers (float32) from `start` to `end`.
 
-    "uniform" spaces them evenly in t, or as shift says; "quadratic" ends with ever smaller steps; "log-snr" takes
-    equal steps in the logarithm of the signal-to-noise ratio, which suits DPM-Solver++ (Lu et al. 2022, section 6),
-    and then one last step to `end`. start defaults to the schedule's noise end, t_max. steps: 1 to 1000.
-
-    shift: of the "uniform" spacing, by default the schedule's own, 1 for one that names none. The times are
-
         t = shift u / (1 + (shift - 1) u)
 
-    for evenly spaced u, so a shift above 1 takes small steps at noisy times, where the picture is laid out, and
-    large ones later. Under rectified flow it multiplies sigma / alpha by shift (Esser et al. 2024, equation 23).
+    for evenly spaced u: a shift above 1 takes small steps at noisy times, where the picture is laid out, and large
+    ones later. Under rectified flow it multiplies sigma / alpha by shift (Esser et al. 2024, equation 23). start: by
+    default the schedule's noise end, t_max; shift: its own, 1 for one that names none. steps: 1 to 1000. Raises
+    ValueError for a value out of range.
     """
     check_schedule(schedule)
     check_int("steps", steps, 1, 1000)
-    check_choice("spacing", spacing, ("uniform", "quadratic", "log-snr"))
     start = check_number("start", noise_end(schedule) if start is None else start, 1e-3, 1.0)
     check_number("end", end, 0.0, start)
     if end >= start:
         raise ValueError(f"`end` must lie below `start` ({start:g}); got {end:g}.")
-    if shift is not None and spacing != "uniform":
-        raise ValueError(f'`shift` belongs to the "uniform" spacing; got it with "{spacing}".')
-    u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    if spacing == "log-snr":
-        return _even_in_log_snr(schedule, steps, start, end).float()
-    if spacing == "quadratic":
-        return (end + (start - end) * u**2).float()
     shift = check_number("shift", own_shift(schedule) if shift is None else shift, *SHIFTS)
     first, last = (t / (shift - (shift - 1) * t) for t in (start, end))  # the u of start and end
-    u = last + (first - last) * u
+    u = last + (first - last) * torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     return (shift * u / (1 + (shift - 1) * u)).float()
-
-
-def _even_in_log_snr(schedule: NoiseSchedule, steps: int, start: float, end: float) -> Tensor:
-    """Invert log-SNR, a falling function of t, by looking it up in a fine table."""
-    # Away from 0 and 1, where it is infinite; but never past `start` or `end`.
-    low, high = max(end, min(1e-3, start / 2)), min(start, max(1 - 1e-3, (1 + end) / 2))
-    t = torch.linspace(low, high, 20_001, dtype=torch.float64)
-    alpha, sigma = (torch.as_tensor(f(t)) for f in (schedule.alpha, schedule.sigma))
-    log_snr = 2 * (alpha.log() - sigma.log())
-    wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps + 1, dtype=torch.float64)
-    place = torch.searchsorted(-log_snr, -wanted).clamp(1, len(t) - 1)
-    left, right = log_snr[place - 1], log_snr[place]
-    times = torch.lerp(t[place - 1], t[place], (wanted - left) / (right - left))
-    times[0], times[-1] = start, end
-    return times
 
 
 def _wide(t: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import check_choice, randn, seeded, sha256
-from minidiff.data.emoji import FOLDER, EmojiPictures, load_emoji
+from minidiff.common import check_choice, randn, seeded
+from minidiff.data.emoji import EmojiPictures, data_hash, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.gan import GANConfig, PictureGenerator, perceptron, picture_discriminator, train_gan
 from minidiff.metrics import score_pictures
@@ -79,11 +79,6 @@ def data(kind: str) -> Tensor:
     faces = EmojiPictures(emoji, size=SIZE, groups=["smileys-emotion"], one_per_base=False)
     keep = [i for i in faces.indices.tolist() if emoji.records[emoji.concept_of(i)].subgroup in FACES]
     return faces.batch(torch.tensor(keep))[0]
-
-
-def data_hash() -> str:
-    """SHA-256 of the bundled emoji's SHA256SUMS, as in a checkpoint's card; the points follow from a seed."""
-    return sha256(FOLDER / "SHA256SUMS")
 
 
 @functools.cache

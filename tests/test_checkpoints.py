@@ -17,6 +17,7 @@ from minidiff.common import CheckpointError, Condition, randn, seeded
 from minidiff.data.emoji import STYLES
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser
+from minidiff.hub import model_card
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import SCHEDULES, CosineSchedule, LinearSchedule, make_schedule
 from minidiff.text import WordEncoder
@@ -237,14 +238,14 @@ def test_the_model_card_says_license_sources_and_how_to_load(folder: Path) -> No
         assert name in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
     compile(code, "card", "exec")
-    shapes = checkpoints.readme(32, (), WordEncoder(VOCABULARY, CAPTION_LENGTH))
+    shapes = model_card(32, (), WordEncoder(VOCABULARY, CAPTION_LENGTH))
     assert "simple shapes" in shapes and "style=" not in shapes and 'pipe("two small red circles' in shapes
-    assert 'pipe("", style="noto")' in checkpoints.readme(32, STYLES)
+    assert 'pipe("", style="noto")' in model_card(32, STYLES)
 
 
 def test_the_model_card_of_somebodys_own_model_claims_neither_our_pictures_nor_a_license() -> None:
     own = WordEncoder(("<pad>", "sun", "house"), 2)
-    for card in (checkpoints.readme(16, ("sun", "house")), checkpoints.readme(16, (), own)):
+    for card in (model_card(16, ("sun", "house")), model_card(16, (), own)):
         assert "its owner's" in card and not re.search("Noto|shapes|MIT|license: mit|two small", card)
     assert 'pipe("sun")' in card
 

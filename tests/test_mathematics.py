@@ -23,7 +23,7 @@ from minidiff.training.loop import TrainConfig, train
 from minidiff.training.objectives import Denoising
 
 SCHEDULES = [LinearSchedule(), CosineSchedule(), RectifiedFlow()]
-SPACINGS = ("uniform", "quadratic", "log-snr")
+SHIFTS = (0.3, 1.0, 4.0)
 ODE_STEPS = {name: step for name, step in STEPS.items() if name != "ddpm"}
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
 
@@ -120,14 +120,14 @@ def test_the_named_data_sets_have_the_moments_their_samples_have(name):
 
 
 @each_schedule
-@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("name", ODE_STEPS)
-def test_towards_a_point_mass_every_state_lies_on_the_straight_line(schedule, spacing, name):
+def test_towards_a_point_mass_every_state_lies_on_the_straight_line(schedule, shift, name):
     """x_s = alpha_s x0 + sigma_s eps at every listed time: wrong bookkeeping of times shows at once."""
     x0, eps = torch.tensor([[0.7, -0.4]]).double(), torch.tensor([[-1.3, 0.8]]).double()
     denoiser = ExactDenoiser(Mixture([1.0], x0, [0.0]), schedule)
     for steps in (1, 2, 3, 7, 10, 62, 150):
-        times = time_grid(schedule, steps, spacing=spacing)
+        times = time_grid(schedule, steps, shift=shift)
         x = forward_jump(schedule, x0, times[:1], eps)
         for t, x_t in zip(times[1:], sample(STEPS[name], denoiser, x, times), strict=True):
             assert float((x_t - forward_jump(schedule, x0, t[None], eps)).abs().max()) < 1e-5
@@ -135,15 +135,15 @@ def test_towards_a_point_mass_every_state_lies_on_the_straight_line(schedule, sp
 
 @each_schedule
 @pytest.mark.parametrize("name", ODE_STEPS)
-@pytest.mark.parametrize("spacing", ["uniform", "log-snr"])
-def test_samplers_converge_with_the_order_they_promise(schedule, name, spacing):
+@pytest.mark.parametrize("shift", [1.0, 2.0])
+def test_samplers_converge_with_the_order_they_promise(schedule, name, shift):
     """The slope of log error over log steps: 1 for DDIM (Euler), 2 for Heun and DPM-Solver++(2M)."""
     denoiser = ExactDenoiser(TWO_PEAKS, schedule)
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
     exact = flow_map(TWO_PEAKS, schedule, x, 0.95, 0.1)
     counts, errors = torch.tensor([32.0, 64.0, 128.0]), []
     for steps in counts.int().tolist():
-        times = time_grid(schedule, steps, start=0.95, end=0.1, spacing=spacing)
+        times = time_grid(schedule, steps, start=0.95, end=0.1, shift=shift)
         *_, end = sample(STEPS[name], denoiser, x, times)
         errors.append((end - exact).abs().max())
     log_n, log_error = counts.log() - counts.log().mean(), torch.stack(errors).log().float()

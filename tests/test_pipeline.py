@@ -18,7 +18,7 @@ from minidiff.denoisers import NetDenoiser
 from minidiff.pipeline import LONGEST_PROMPT, TextToImage, from_image, to_images
 from minidiff.samplers import STEPS, check_settings, ddim_step, sample
 from minidiff.schedules import RectifiedFlow, forward_jump, time_grid
-from minidiff.text import HubTextEncoder, MiniClip, WordEncoder
+from minidiff.text import MiniClip, WordEncoder
 
 PROMPTS = ["a red heart", "cat", "rocket", "a cat face with a red heart", "", "noto", "face", "a rocket style"]
 
@@ -161,61 +161,6 @@ def test_a_new_pipeline_is_ready_to_draw(pipe: TextToImage) -> None:
     assert isinstance(encoder, torch.nn.Module)
     TextToImage(NetDenoiser(small_net().train(), RectifiedFlow(), "flow"), encoder.train())
     assert not encoder.training  # dropout would make every picture another one
-
-
-def test_only_owner_and_name_are_looked_up_on_the_hub(
-    pipe: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[str, Any]] = []
-
-    def download(name: str, **options: Any) -> str:
-        asked.append((name, options))
-        pipe.save_pretrained(tmp_path / "hub")
-        return str(tmp_path / "hub")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    for name in ("nothing", "../x/y", "/x/y", "a/b/c", tmp_path / "a", "emoji-63", "~/model", ".", "owner/", "a b/c"):
-        with pytest.raises(ValueError, match="`checkpoint`"):
-            TextToImage.from_pretrained(name)
-    assert asked == []
-    assert TextToImage.from_pretrained("owner/name.v2", revision="main").styles == pipe.styles
-    ((name, options),) = asked
-    assert name == "owner/name.v2" and options.pop("revision") == "main"
-    files = options.pop("allow_patterns")
-    assert options == {} and sorted(files) == ["card.json", "config.json", "model.safetensors", "tokenizer.json"]
-    (tmp_path / "owner").mkdir()
-    monkeypatch.chdir(tmp_path)
-    pipe.save_pretrained("owner/model")
-    TextToImage.from_pretrained("owner/model")  # it is here, so nobody is asked
-    assert len(asked) == 1
-
-
-def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(name: str, **_: Any) -> str:
-        raise OSError("no route to host\nand\nmuch more")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(
-        ValueError, match=r"bundled model .*emoji-64.*; got 'owner/name', no folder here: no route to host$"
-    ):
-        TextToImage.from_pretrained("owner/name")
-
-
-def test_a_text_encoder_of_others_cannot_be_saved(tmp_path: Path) -> None:
-    pipe = small_pipe()
-    pipe.save_pretrained(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    pipe.encoder = HubTextEncoder.__new__(HubTextEncoder)
-    with pytest.raises(ValueError, match="whose text encoder comes from the hub cannot be saved"):
-        pipe.save_pretrained(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before  # the model there is still whole
-
-
-def test_loading_leaves_the_global_random_state_as_it_was(tmp_path: Path) -> None:
-    small_pipe().save_pretrained(tmp_path)
-    state = torch.get_rng_state()
-    TextToImage.from_pretrained(tmp_path)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("prompt", ["красное сердце", "赤いハート", "قلب", "🐼🚀", "<eos><pad>", "\x00", "a" * 300])

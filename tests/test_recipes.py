@@ -209,9 +209,6 @@ def test_the_collection_comes_from_training_pictures_alone() -> None:
     assert len({record.base for record in chosen}) == len(chosen)
 
 
-# --- training them
-
-
 def test_the_recipes_presets_train_on_a_checkpoint_of_ones_own(
     pipe: TextToImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

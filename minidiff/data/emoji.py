@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minidiff.common import Condition, check_choice, check_int, seen
+from minidiff.common import Condition, check_choice, check_int, seeded, seen
 from minidiff.data.pixels import shift_pictures, shrink, to_float
-from minidiff.training.sources import sent
+from minidiff.training.sources import fold_in, sent
 
 STYLES = ("noto", "twemoji", "fluent-flat", "fluent-3d")
 SPLITS = ("train", "validation", "test", "unseen")
@@ -57,14 +57,13 @@ class EmojiRecord:
 class EmojiSet:
     """The table and, decoded when first asked for, the pictures.
 
-    records: N concepts in the order of the sheets. bases: the sorted names of all bases. verify: compare every file
-    with SHA256SUMS when it is read (hashing all of them takes well under a second). Raises ValueError, saying what to
-    do, when a file is missing or damaged.
+    records: N concepts in the order of the sheets. bases: the sorted names of all bases. Every file is compared with
+    SHA256SUMS when it is read (all of them in well under a second). Raises ValueError, saying what to do, when one is
+    missing or damaged.
     """
 
-    def __init__(self, folder: Path = FOLDER, *, verify: bool = False) -> None:
+    def __init__(self, folder: Path = FOLDER) -> None:
         self.folder = folder
-        self.verify = verify
         self.records = [_record(line) for line in self._read("emoji.jsonl").decode().splitlines()]
         self.bases = sorted({record.base for record in self.records})
         place = {base: i for i, base in enumerate(self.bases)}
@@ -142,10 +141,10 @@ class EmojiSet:
     def _read(self, name: str) -> bytes:
         try:
             data = (self.folder / name).read_bytes()
-            sums = (self.folder / "SHA256SUMS").read_text(encoding="utf-8") if self.verify else ""
+            sums = (self.folder / "SHA256SUMS").read_text(encoding="utf-8")
         except OSError as error:
             raise ValueError(f"`{name}` cannot be read from {self.folder} ({error.strerror}): {_REMEDY}") from None
-        if self.verify and f"{hashlib.sha256(data).hexdigest()}  {name}\n" not in sums:
+        if f"{hashlib.sha256(data).hexdigest()}  {name}\n" not in sums:
             raise ValueError(f"`{name}` in {self.folder} is damaged, its SHA-256 is another: {_REMEDY}")
         return data
 
@@ -157,6 +156,11 @@ _REMEDY = "reinstall minidiff, or rebuild the data with tools/build_emoji.py of 
 def load_emoji() -> EmojiSet:
     """The bundled emoji, loaded once. Raises ValueError, saying what to do, when a file is missing."""
     return EmojiSet()
+
+
+def data_hash() -> str:
+    """What names the bundled data: the SHA-256 of SHA256SUMS."""
+    return hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
 
 
 class EmojiPictures:
@@ -209,7 +213,7 @@ class EmojiPictures:
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """Flat indices (len(self),) of an epoch, shuffled: a function of seed and epoch alone."""
-        generator = _epoch_generator(seed, epoch)
+        generator = seeded(fold_in(seed, epoch))
         if not self.one_per_base:
             return sent(self.indices[torch.randperm(len(self.indices), generator=generator)], self.device)
         drawn = torch.tensor(_draw(list(self._families.values()), generator))
@@ -231,13 +235,6 @@ class EmojiPictures:
 def _draw(families: list[list[int]], generator: torch.Generator) -> list[int]:
     chance = torch.rand(len(families), generator=generator).tolist()
     return [family[int(u * len(family))] for family, u in zip(families, chance, strict=True)]
-
-
-def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    check_int("seed", seed, 0, 2**63 - 1)
-    check_int("epoch", epoch, 0, 2**31 - 1)
-    mixed = hashlib.sha256(f"{seed}:{epoch}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(mixed[:7], "big"))
 
 
 def _record(line: str) -> EmojiRecord:

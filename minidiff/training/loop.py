@@ -21,7 +21,7 @@ from minidiff.training.config import TrainConfig, TrainingDiverged, adamw, learn
 from minidiff.training.ema import EMA, trained_parameters
 from minidiff.training.interrupt import held_back
 from minidiff.training.resume import capture, restore
-from minidiff.training.sources import Source, fold_in
+from minidiff.training.sources import Source, epoch_order, fold_in
 
 MOST_STEPS_UNREAD = 20  # the device may run this far ahead before the host looks at its counters
 
@@ -185,13 +185,7 @@ class Run:
         self.epoch, self.position = epoch, position
 
     def _order(self, epoch: int) -> Tensor:
-        order = self.source.order(self.config.seed, epoch)
-        if len(order) < self.config.batch_size:
-            raise ValueError(
-                f"`batch_size` must be at most the number of samples in an epoch ({len(order)}), since the last "
-                f"incomplete batch is dropped; got {self.config.batch_size}: use a smaller one, or more samples."
-            )
-        return order
+        return epoch_order(self.source, self.config.batch_size, self.config.seed, epoch)
 
     def _step(self) -> None:
         """One update of the weights; nothing in it waits for a CUDA device."""

@@ -35,6 +35,17 @@ def fold_in(seed: int, *numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
+def epoch_order(source: Source, batch_size: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch, in which at least one batch must fit, as the last incomplete one is dropped."""
+    order = source.order(seed, epoch)
+    if len(order) < batch_size:
+        raise ValueError(
+            f"`batch_size` must be at most the number of samples in an epoch ({len(order)}), since the last "
+            f"incomplete batch is dropped; got {batch_size}: use a smaller one, or more samples."
+        )
+    return order
+
+
 def shuffled(count: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
     """A permutation of 0 ... count - 1 that depends on (seed, epoch) alone, (count,) long, on `device`."""
     return sent(torch.randperm(count, generator=seeded(fold_in(seed, epoch))), device)  # drawn the same everywhere
