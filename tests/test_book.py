@@ -130,6 +130,8 @@ def test_boxes_and_folds_of_a_notebook_are_those_of_its_page(name: str, page: Pa
     assert page.run(boxes) == len(re.findall(r'"> \*\*[^*]*\*\*\\n",\s*">\\n"', text)) > 0
     assert page.run("document.querySelectorAll('.quiz').length") == summaries.count("Answers")
     assert page.run("document.querySelectorAll('.bd-article blockquote').length") == 0
+    strips = "document.querySelectorAll('.opener:has(img[alt]) + .admonition').length"  # before a chapter's first box
+    assert page.run(strips) == ("recipes" not in name)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from minidiff.checkpoints import fingerprint, load_judge
+from minidiff.checkpoints import BUNDLED, fingerprint, load_denoiser, load_judge
 from minidiff.images import grid, read_settings, to_images
 from minidiff.pipeline import TextToImage
 
@@ -34,6 +37,18 @@ def test_the_title_picture_was_drawn_by_the_model_that_ships() -> None:
     drawn = read_settings(ROOT / "book" / "_static" / "hero.png")
     weights = fingerprint(TextToImage.from_pretrained(drawn["checkpoint"]).denoiser.net)
     assert drawn["weights"] == weights, "run book/tools/hero.py"
+
+
+def test_each_chapter_opens_with_a_strip_that_was_drawn_by_the_models_that_ship() -> None:
+    folder = ROOT / "book" / "_static" / "openers"
+    said = json.loads((folder / "openers.json").read_text(encoding="utf-8"))
+    assert sorted(said["chapters"]) == sorted(path.stem for path in (ROOT / "notebooks").glob("0*.ipynb"))
+    for name, facts in said["chapters"].items():
+        with Image.open(folder / f"{name}.png") as picture:
+            assert list(picture.size) == facts["size"] and facts["caption"] and facts["alt"]
+    looks = hashlib.sha256((BUNDLED / "midjourney" / "model.safetensors").read_bytes()).hexdigest()
+    now = {name: fingerprint(load_denoiser(name).net) for name in ("emoji-64", "teaching")} | {"midjourney": looks}
+    assert said["weights"] == now, "run book/tools/openers.py"
 
 
 def test_a_table_shows_the_numbers_of_its_file() -> None:
