@@ -283,8 +283,9 @@ def check_choice(name: str, value: Any, choices: Iterable[Choice], besides: str 
     for choice in known:
         if value == choice:
             return choice
-    near = difflib.get_close_matches(str(value), map(str, known), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    small = {str(choice).lower(): choice for choice in known}  # who types DDIM means ddim
+    near = difflib.get_close_matches(str(value).lower(), small, n=1)
+    hint = f" Did you mean {small[near[0]]!r}?" if near else ""
     named = ", ".join(known[:40]) + ", ..." * (len(known) > 40)
     raise ValueError(f"`{name}` must be one of {named}{besides}; got {shortened(value)}.{hint}")
 

@@ -6,6 +6,7 @@ answered, `interpret` turns its answer into a `Prediction`; nothing else in mini
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from minidiff.common import (
     per_sample,
     seen,
 )
-from minidiff.schedules import check_falling
+from minidiff.schedules import check_falling, noise_end
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "flow")
 # What a network says in its configuration of the parts of a `Condition` that it reads
@@ -117,6 +118,11 @@ class NetDenoiser(nn.Module):
         mean, std = time_shape
         self.time_shape = check_number("time_shape", mean, -10, 10), check_number("time_shape", std, 0, 10)
         self.clip = None if clip is None else check_number("clip", clip, 1e-6, 1e6)
+        if parameterization == "eps" and not isinstance(schedule, nn.Module):
+            alpha = torch.as_tensor(schedule.alpha(torch.tensor([noise_end(schedule)])))
+            if bool((alpha.abs() < 1e-6).any()):
+                said = f'"eps" says nothing of x0 where {type(schedule).__name__} has no signal, at its noisy end'
+                warnings.warn(f'{said}: train "v" or "flow", or start sampling lower.', stacklevel=2)
 
     def forward(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
         """Predict x0 and eps, each (B, ...), for x_t (B, ...) at times t, a number or (B,); cond has 1 row or B.
@@ -163,6 +169,8 @@ class NetDenoiser(nn.Module):
             raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
 
     def _ask(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
+        if isinstance(cond, Tensor):
+            raise ValueError("`cond` must be a Condition, as Condition(label=labels); got a tensor.")
         output = self.net(x_t, t, cond.expand(len(x_t)) if isinstance(cond, Condition) and len(cond) else cond)
         if not isinstance(output, Tensor) or output.shape != x_t.shape:  # or it would be broadcast
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

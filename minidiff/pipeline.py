@@ -119,6 +119,10 @@ class TextToImage(ModelHubMixin):
         cond = self.condition(prompts, style)
         if not isinstance(negative, str | None):
             raise ValueError(f"`negative` must be a string, one for all prompts; got {negative!r:.80}.")
+        if negative and guidance == 1:
+            raise ValueError(
+                f"`negative` needs guidance above 1, which moves away from it; got {negative!r:.40} at 1."
+            )
         null = self.condition(self.check_prompts(negative, "negative")) if negative else None
         x = self.generate(
             cond,

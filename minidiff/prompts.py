@@ -72,7 +72,6 @@ def keywords(prompt: str, most: int = 4) -> str:
     Words of emoji names come before those of other keywords, and of each kind the rarest first. What no emoji is
     called is left out, unless nothing else is there; a prompt of `most` words or fewer stays.
     """
-    check_int("most", most, 1, 100)
     if len(prompt.split()) <= most:
         return prompt
     words = [word for word in dict.fromkeys(_words(prompt)) if word not in _EMPTY]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,16 @@ from minidiff.metrics import diversity
 from minidiff.nets import MLP, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.plotting import show
-from minidiff.samplers import STEPS, ddim_step, sample
-from minidiff.schedules import LinearSchedule, RectifiedFlow, forward_jump, markov_step, posterior, time_grid
+from minidiff.samplers import STEPS, check_settings, ddim_step, sample
+from minidiff.schedules import (
+    CosineSchedule,
+    LinearSchedule,
+    RectifiedFlow,
+    forward_jump,
+    markov_step,
+    posterior,
+    time_grid,
+)
 from minidiff.toy import ExactDenoiser, points
 from minidiff.training import CheckpointError, Denoising, TensorSource, TrainConfig, train
 
@@ -88,6 +97,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: train(Denoising(NetDenoiser(MLP(dim=2).bfloat16(), FLOW, "flow")), TensorSource(Z), SHORT),
         "`objective` must have weights of float32",
     ),
+    "labels in the place of a condition": (
+        lambda: DENOISER(Z, 0.5, torch.ones(6).long()),
+        "`cond` must be a Condition",
+    ),  # type: ignore
+    "a sampler in capitals": (lambda: check_settings(sampler="DDIM"), "Did you mean 'ddim'"),
+    "something to move away from, unguided": (
+        lambda: small_pipe()("cat", negative="dog", guidance=1),
+        "`negative` needs",
+    ),
     "times of another batch": (lambda: DENOISER(Z, torch.rand(3)), r"one per sample \(6\); got shape \(3,\)"),
     "a time as text": (lambda: DENOISER(Z, "0.5"), "`t` must be from 0"),  # type: ignore[arg-type]
     "times as a list": (lambda: [*sample(ddim_step, EXACT, Z, [1.0, 0.0])], "`times` must be a tensor"),  # type: ignore
@@ -128,6 +146,18 @@ def test_a_schedule_whose_signal_only_rounds_to_zero_cannot_be_divided_by() -> N
 
     with pytest.raises(ValueError, match=r'alpha.* > 0 for "eps"'):
         NetDenoiser(MLP(dim=2), Quarter(), "eps")(Z, 1.0)
+
+
+def test_what_could_not_be_drawn_is_said_before_it_is_trained() -> None:
+    with pytest.warns(UserWarning, match=r'"eps" says nothing of x0 where RectifiedFlow has no signal'):
+        NetDenoiser(MLP(dim=2), FLOW, "eps")
+    with pytest.warns(UserWarning, match="`label_drop` is 0.* 0.1 teaches it"):
+        Denoising(NetDenoiser(MLP(dim=2, labels=3), FLOW, "flow"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        NetDenoiser(MLP(dim=2), CosineSchedule(), "eps")
+        Denoising(NetDenoiser(MLP(dim=2, labels=3), FLOW, "flow"), label_drop=0.1)
+        Denoising(DENOISER)
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_first_step(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,10 @@ class Denoising(nn.Module):
         if drop and not reads(denoiser, "text", "image"):
             raise ValueError("`drop` must be None for a network that is told neither text nor image.")
         self.start = ""
+        labels = getattr(getattr(getattr(denoiser, "net", None), "config", None), "labels", 0)
+        if labels and not label_drop:
+            said = "guidance and drawing without a label need a network that has met label 0, which it will not"
+            warnings.warn(f"`label_drop` is 0: {said}. 0.1 teaches it.", stacklevel=2)
 
     @property
     def task(self) -> str:
