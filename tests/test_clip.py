@@ -125,6 +125,16 @@ def test_the_source_knows_which_captions_name_their_style(emoji: SmallEmoji, cli
     assert 0.9 < float(source.says_style.float().mean()) < 1.0
 
 
+def test_it_is_the_drawn_caption_that_names_the_style_or_does_not(emoji: SmallEmoji, clip: MiniClip) -> None:
+    captions = emoji_captions(emoji, 2, seed=0)
+    captions[5] = ["cat, noto style", "cat"]
+    source = ClipPairs(EmojiPictures(emoji, size=16), captions, clip)
+    pairs = source.batch(torch.tensor([5] * 20 + [5 + len(emoji)]), seeded(0))  # and the same thing by Twemoji
+    named = (pairs.ids[:20] == source.captions.ids[5, 0]).all(1)
+    assert named.any() and not named.all()
+    assert torch.equal(pairs.truth[20, :20], ~named)
+
+
 def test_drawing_gives_every_variant_of_the_right_picture(emoji: SmallEmoji, clip: MiniClip) -> None:
     table = CaptionTable(emoji_captions(emoji, 3, seed=0), clip)
     ids, variants = table.draw(torch.full((200,), 7), seeded(0))

@@ -185,16 +185,16 @@ def test_steps_that_were_skipped_are_told() -> None:
 def test_what_is_of_another_kind_than_usual_is_taken() -> None:
     class Still:
         def alpha(self, t: torch.Tensor) -> float:
-            return 1.0
+            return 0.7
 
         def sigma(self, t: torch.Tensor) -> torch.Tensor:
             return t
 
-    class Ones(Still):
+    class Same(Still):
         def alpha(self, t: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            return torch.ones_like(t)
+            return torch.full_like(t, 0.7)
 
-    one, other = Still(), Ones()
+    one, other = Still(), Same()
     mixture, schedules = points("eight"), (one, other)
     for got, wanted in zip(*(ExactDenoiser(mixture, still)(Z, 0.5) for still in schedules), strict=True):  # type: ignore
         assert torch.equal(got, wanted)
