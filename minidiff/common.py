@@ -174,7 +174,7 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
 def check_times(t: Any) -> None:
     """Raise ValueError for times outside of [0, 1] (rounding aside), a tensor of integers, and anything else."""
     if isinstance(t, Tensor):
-        fine = t.is_floating_point() and not (seen(t) and bool(((t < -1e-4) | (t > 1 + 1e-4) | t.isnan()).any()))
+        fine = t.is_floating_point() and (not seen(t) or bool(((t >= -1e-4) & (t <= 1 + 1e-4)).all()))
     else:
         fine = isinstance(t, numbers.Real) and -1e-4 <= float(t) <= 1 + 1e-4
     if not fine:
