@@ -64,11 +64,13 @@ def test_a_page_is_whole_and_asks_nobody_else(name: str, home: str, page: Page, 
     assert page.run(SQUEEZED) == []
     for lacking in (
         "img:not([alt])",
-        "img:not([width], [style], [src$=svg], .logo)",
+        "img:not([width], [src$=svg], .logo)",
         "summary:has(> .toctree-toggle):not([aria-label])",
     ):
         assert page.run(f"[...document.querySelectorAll('{lacking}')].map(e => e.outerHTML.slice(0, 200))") == []
     assert page.run("document.querySelectorAll('mjx-container[tabindex=\"0\"]').length") == 0
+    controls = "[...document.querySelectorAll('.bd-article :is(input, select)')]"
+    assert page.run(f"{controls}.filter(e => !e.labels.length && !e.ariaLabel).map(e => e.outerHTML)") == []
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -84,11 +86,46 @@ def test_a_visit_has_its_colors_before_the_themes_script_runs(dark: bool, browse
     page.close()
 
 
+def test_a_fold_is_never_seen_open_while_its_script_is_on_the_way(browser: Browser, address: str) -> None:
+    page = browser.page()
+    page.send("Network.setBlockedURLs", urls=["*togglebutton*"])
+    page.open(f"{address}/notebooks/04_text.html")
+    folded = "[...document.querySelectorAll('.admonition.dropdown > :not(.admonition-title)')]"
+    assert page.run(f"{folded}.length") > 10 and page.run(f"{folded}.filter(e => e.offsetHeight).length") == 0
+    page.close()
+
+
+def test_without_scripts_the_book_has_its_colors_and_its_solutions(browser: Browser, address: str) -> None:
+    page = browser.page()
+    page.open("about:blank")
+    page.send("Emulation.setScriptExecutionDisabled", value=True)
+    page.loaded = False
+    page.send("Page.navigate", url=f"{address}/notebooks/04_text.html")
+    while not page.loaded:
+        page._receive()
+    page.send("Emulation.setScriptExecutionDisabled", value=False)
+    assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 253, 250)"
+    assert page.run("document.querySelector('.admonition.dropdown > p:not(.admonition-title)').offsetHeight") > 0
+    assert page.run("getComputedStyle(document.querySelector('.mdf-controls')).display") == "none"
+    page.close()
+
+
+def test_the_page_comes_first_and_what_is_looked_at_later_comes_later() -> None:
+    for name in PAGES:
+        text = (BUILT / f"{name}.html").read_text(encoding="utf-8")
+        assert "data:image/webp" not in text and "searchindex" not in text, name
+        assert all('loading="lazy"' in tag for tag in re.findall(r"<img [^>]*_images/(?!hero)[^>]*>", text)), name
+    assert "searchindex" in (BUILT / "search.html").read_text(encoding="utf-8")
+    frames = re.findall(r"url\(\.\./(_images/\w+\.webp)\)", (BUILT / "notebooks/02_forward.html").read_text())
+    assert frames and all((BUILT / path).stat().st_size > 1000 for path in frames)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_a_phone(name: str, page: Page, address: str) -> None:
-    page.resize(390, 844)
+    page.resize(320, 568)
     page.open(f"{address}/{name}.html")
-    assert page.run("document.documentElement.scrollWidth") <= 390
+    assert page.run("document.documentElement.scrollWidth") <= 320
+    page.resize(390, 844)
     assert page.run(SQUEEZED) == []
     outside = """[...document.querySelectorAll('.bd-article *')].filter(e => {
         const box = e.getBoundingClientRect();

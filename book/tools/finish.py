@@ -1,9 +1,12 @@
 """The last touch on every page, when all are written: what the theme loads too late, in vain or unasked.
 
-- The color scheme is known before anything is drawn: the theme's own script finds it out after the first paint.
-- Pictures say how large they are, and the typefaces come at once, so that nothing jumps while the page loads.
+- The color scheme is known before anything is drawn: the theme's own script finds it out after the first paint. Pages
+  know that scripts will run, so that folds are never seen open; without scripts they are, in the light colors.
+- Pictures say how large they are, and the typefaces come at once, so that nothing jumps while the page loads. Figures
+  are fetched when they are scrolled to; the frames of sliders are files, not a part of the page, which comes first.
 - Icons come from the theme's typeface; the second copy of them, half a megabyte of script, is not fetched.
-- The script of live cells, which has nothing to do in a book of stored outputs, is left out.
+- The script of live cells, which has nothing to do in a book of stored outputs, is left out; that of the search is on
+  its own page alone.
 - Buttons of the table of contents have names; a table's empty corner is no heading.
 - The theme listens to the first buttons for menu and contents that it finds; those of its header, which this book
   does not show, go, so that it finds the ones above the article. (Their names show without a script, too.)
@@ -11,6 +14,8 @@
 - The address of the book alone is a page, too: whoever shares it shows the title picture. So is what is not there.
 """
 
+import base64
+import hashlib
 import pathlib
 import re
 from urllib.parse import unquote
@@ -23,6 +28,7 @@ from sphinx.errors import ExtensionError
 THEMES = """dataset.theme = localStorage.getItem("theme") || "";
   </script>"""
 SCHEME = """
+  <script>
     if (!["light", "dark"].includes(document.documentElement.dataset.mode))
       document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     if (location.protocol !== "file:") // where typefaces may not be asked for in advance
@@ -36,6 +42,11 @@ VAIN = re.compile(
     r"<script[^>]*(?:fontawesome\.js|sphinx-thebe\.js)[^>]*></script>"
     r"|<link[^>]*sphinx-thebe\.css[^>]*>|<script>const THEBE_JS_URL[^\n]*</script>"
 )
+SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
+FRAMES = re.compile(r"url\(data:image/webp;base64,([A-Za-z0-9+/=]+)\)")
+AWAKE = """<head>
+    <script>document.documentElement.classList.add("js")</script>
+    <noscript><style>.mdf-controls, minidiff-playground form { display: none !important; }</style></noscript>"""
 DUMB = re.compile(r"<summary>(?=<span class=\"toctree-toggle\")")
 
 UNSEEN = re.compile(r'<button class="pst-navbar-icon sidebar-toggle [^>]*>.*?</button>', re.DOTALL)
@@ -48,7 +59,7 @@ LEADING = """<!DOCTYPE html>
     {head}
   </head>
   <body>
-    {body}
+    <main>{body}</main>
   </body>
 </html>
 """
@@ -60,23 +71,42 @@ def finish(page: str, folder: pathlib.Path) -> str:
 
     def sized(tag: re.Match[str]) -> str:
         source = re.search(r'src="([^"#?:]+\.(?:png|jpg|webp|gif))"', tag[0])
-        if not source or re.search(r"\s(?:width|height|style)=", tag[0]):
+        if not source or re.search(r"\s(?:width|height)=", tag[0]):
             return tag[0]
         path = folder / unquote(source[1])
         width, height = imagesize.get(path) if path.is_file() else (0, 0)
-        return f'<img width="{width}" height="{height}"{tag[0][4:]}' if width > 0 else tag[0]
+        late = ' loading="lazy"' if "_images/" in source[1] and "hero" not in source[1] else ""
+        return f'<img width="{width}" height="{height}"{late}{tag[0][4:]}' if width > 0 else tag[0]
 
     if "data-content_root" not in page or SCHEME in page:  # a page that only leads to another; one that is finished
         return page
     if THEMES not in page:
         raise ExtensionError("The theme does not set its colors where it used to: see book/tools/finish.py.")
-    page = page.replace(THEMES, THEMES.removesuffix("\n  </script>") + SCHEME)
+    page = page.replace(THEMES, THEMES + SCHEME).replace("<head>", AWAKE, 1)
+    page = page.replace('<html lang="en"', '<html lang="en" data-theme="light"', 1)
+    if 'id="search-results"' not in page:
+        page = SEARCH.sub("", page)
+    page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")  # it shows better words
+    page = page.replace('role="doc-biblioentry"', 'role="listitem"')
     page = re.sub(r"<img\s[^>]*>", sized, TOLD.sub(r"\1>", UNSEEN.sub("", VAIN.sub("", page))))
     if 'class="math' not in page:
         page = MATHJAX.sub("", page)
     page = re.sub(r"(?<=<title>)(.*?) &#8212; \1(?=</title>)", r"\1", page)
     page = re.sub(r'<th class="([^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
     return DUMB.sub('<summary aria-label="its parts">', page)
+
+
+def unpacked(page: str, out: pathlib.Path) -> str:
+    """The page, with the frames of its sliders as files in `out`/_images."""
+
+    def moved(frames: re.Match[str]) -> str:
+        data = base64.b64decode(frames[1])
+        name = f"{hashlib.sha256(data).hexdigest()[:40]}.webp"
+        (out / "_images" / name).write_bytes(data)
+        return f"url({root}_images/{name})"
+
+    root = next(iter(re.findall(r'data-content_root="([^"]*)"', page)), "")
+    return FRAMES.sub(moved, page)
 
 
 def leading(app: Sphinx) -> dict[str, str]:
@@ -98,12 +128,13 @@ def leading(app: Sphinx) -> dict[str, str]:
         background: light-dark(#fffdfa, #16171b); color: light-dark(#24211f, #e6e1da); }
       a { color: light-dark(#a2392a, #ff9d8b); }
     </style>"""
+    lost_head = f'<title>Not found</title><link rel="icon" href="{site}_static/favicon.svg">{style}'
     lost = "<h1>This page is not there</h1><p>Not even as noise. It may have moved:</p>"
     return {
         "index.html": LEADING.format(
             head="\n    ".join(index), body=f'<p><a href="{start}">{app.config.html_title}</a></p>'
         ),
-        "404.html": LEADING.format(head=f"<title>Not found</title>{style}", body=f"{lost}<p>{links}</p>"),
+        "404.html": LEADING.format(head=lost_head, body=f"{lost}<p>{links}</p>"),
     }
 
 
@@ -112,8 +143,8 @@ def finish_all(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     for path in pathlib.Path(app.outdir).rglob("*.html"):
-        page = path.read_text(encoding="utf-8")
-        path.write_text(finish(page, path.parent), encoding="utf-8")
+        page = finish(path.read_text(encoding="utf-8"), path.parent)
+        path.write_text(unpacked(page, pathlib.Path(app.outdir)), encoding="utf-8")
     for name, page in leading(app).items():
         pathlib.Path(app.outdir, name).write_text(page, encoding="utf-8")
     for path in pathlib.Path(app.outdir, "_static").rglob("*.*"):

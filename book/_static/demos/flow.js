@@ -113,6 +113,7 @@ stage.add("flow", (place) => {
 
   function show() {
     view.draw();
+    said.setAttribute("aria-live", film ? "off" : "polite"); // a film would be read out step by step
     const count = times.length - 1, share = `${Math.round(100 * onData())}%`;
     said.textContent = passed >= count
       ? `After ${count} step${count > 1 ? "s" : ""}, ${share} of the points lie on the data.`
@@ -133,11 +134,16 @@ stage.add("flow", (place) => {
     playing.textContent = "Play";
   }
 
+  function stop() { // and say where
+    halt();
+    show();
+  }
+
   function play(from = passed / (times.length - 1)) {
     halt();
     if (from >= 1) from = 0;
     playing.textContent = "Pause";
-    film = stage.film(5 * (1 - from), (progress) => move(from + (1 - from) * progress), halt);
+    film = stage.film(5 * (1 - from), (progress) => move(from + (1 - from) * progress), stop);
   }
 
   function renew() {
@@ -156,7 +162,7 @@ stage.add("flow", (place) => {
   const arrows = stage.menu("Arrows", { none: "none", score: "the score: uphill", x0: "to the guess of x0" }, "none",
     () => show());
   const trails = stage.check("Trails", true, () => show());
-  const playing = stage.button("Play", () => (film ? halt() : play()));
+  const playing = stage.button("Play", () => (film ? stop() : play()));
   const again = stage.button("Other noise", () => { seed += 1; renew(); });
   const clear = stage.button("Remove my points", () => { mine = []; show(); });
   const said = stage.element("p", { className: "demo-said", role: "status" });
