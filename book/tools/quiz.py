@@ -16,6 +16,8 @@ On the page each option opens when it is chosen, by mouse or keyboard, and shows
 needs no script. In Colab the same text reads as a question with its options and, folded away, the answers.
 """
 
+from html import escape
+
 from asides import CLOSING, OPENING, is_raw
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -33,7 +35,8 @@ def quiz(question: nodes.Node, options: nodes.Node, answers: nodes.Node) -> list
     verdicts = [answer.astext().partition(".")[0] for answer in answers]
     if len(options) != len(answers) or verdicts.count("Yes") != 1 or set(verdicts) != {"Yes", "No"}:
         raise ExtensionError(f"Each option wants one answer, one 'Yes.', the others 'No.': {question.astext()}")
-    result = [html('<div class="quiz" role="group" aria-label="question">'), question]
+    asked = escape(question.astext())
+    result = [html(f'<div class="quiz" role="group" aria-label="{asked}">'), question]
     for option, answer, verdict in zip(options, answers, verdicts, strict=True):
         result.append(html(f'<details class="quiz-option" data-right="{verdict.lower()}"><summary>'))
         result += [nodes.inline("", "", *paragraph.children) for paragraph in option]
