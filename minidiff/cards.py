@@ -47,10 +47,8 @@ def command(name: str, said: dict[str, Any]) -> str:
     if said.keys() - OPTIONS or None in said.values():
         given = (f"{'compiled' if k == 'compile' else k}={v!r}" for k, v in said.items())
         return f"minidiff.presets.run({name!r}, folder, {', '.join(given)})"
-    options = (
-        f" --{k.replace('_', '-')}" + ("" if v is True else f" {shlex.quote(str(v))}") for k, v in said.items()
-    )
-    return f"minidiff train {name}" + "".join(options)
+    words = [f"--{k.replace('_', '-')}" + ("" if v is True else f" {shlex.quote(str(v))}") for k, v in said.items()]
+    return " ".join(["minidiff train", name, *words])
 
 
 def source_hash(source: Any) -> str:

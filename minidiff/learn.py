@@ -92,14 +92,16 @@ def verdict(exercise_id: str, answer: Any) -> tuple[bool | None, str]:
     Raises ValueError for an exercise that does not exist.
     """
     _load_exercises()
-    checker, right = _EXERCISES[check_choice("exercise_id", exercise_id, _EXERCISES)]
+    checker, right = _EXERCISES[check_choice("exercise_id", exercise_id, sorted(_EXERCISES))]
     waiting = f"Exercise {exercise_id} is waiting for you: replace the ... with your answer and run the cell again."
     if _unfilled(answer):
         return None, waiting
     try:
         hint = checker(_watched(answer) if callable(answer) else answer)
-    except _Unfilled:
-        return None, waiting
+    except _Unfilled as empty:
+        if empty.args[0] is Ellipsis:
+            return None, waiting
+        return False, "Not yet: your function returns nothing. Is a `return` missing, perhaps for some of its inputs?"
     except Hint as said:
         hint = str(said)
     except Exception as error:  # whatever a learner's code may raise
@@ -115,7 +117,7 @@ def _load_exercises() -> None:
 
 
 class _Unfilled(Exception):
-    """A learner's function has nothing in it yet."""
+    """A learner's function returned ..., or nothing."""
 
 
 def _unfilled(value: Any) -> bool:
@@ -123,12 +125,12 @@ def _unfilled(value: Any) -> bool:
 
 
 def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The learner's function; as long as it returns nothing, it is not filled in."""
+    """The learner's function; what it returns must be something."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         if _unfilled(result):
-            raise _Unfilled
+            raise _Unfilled(result)
         return result
 
     return call

@@ -119,10 +119,8 @@ class TextToImage(ModelHubMixin):
         cond = self.condition(prompts, style)
         if not isinstance(negative, str | None):
             raise ValueError(f"`negative` must be a string, one for all prompts; got {negative!r:.80}.")
-        if negative and guidance == 1:
-            raise ValueError(
-                f"`negative` needs guidance above 1, which moves away from it; got {negative!r:.40} at 1."
-            )
+        if negative and guidance <= 1:  # below, it would move towards what is not wanted
+            raise ValueError(f"`negative` needs guidance above 1; got {negative!r:.40} at {guidance:g}.")
         null = self.condition(self.check_prompts(negative, "negative")) if negative else None
         x = self.generate(
             cond,

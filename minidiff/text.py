@@ -107,10 +107,9 @@ class MiniClip(nn.Module):
         L is that of the longest prompt, or the whole context where every batch must be as wide.
         """
         most = self.config.context - 2
-        rows = [
-            [BOS, *encoding.ids[:most], EOS]
-            for encoding in self.tokenizer.encode_batch(as_list(prompts), add_special_tokens=False)
-        ]
+        even = [_evenly(prompt) for prompt in as_list(prompts)]
+        encoded = self.tokenizer.encode_batch(even, add_special_tokens=False)
+        rows = [[BOS, *encoding.ids[:most], EOS] for encoding in encoded]
         length = self.config.context if full else max(map(len, rows))
         ids = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
         return ids, ids != PAD
@@ -125,7 +124,7 @@ class MiniClip(nn.Module):
         return ["<begin>", *(self.tokenizer.decode([piece]).strip() for piece in pieces), "<end>"]
 
     def _pieces(self, prompt: str) -> list[int]:
-        return self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        return self.tokenizer.encode(_evenly(prompt), add_special_tokens=False).ids
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
         """Encode token ids (B, L) with their mask (B, L)."""
@@ -154,6 +153,13 @@ class MiniClip(nn.Module):
     def settings(self) -> dict[str, Any]:
         """The configuration as plain values, for a checkpoint's JSON."""
         return asdict(self.config)
+
+
+def _evenly(prompt: str) -> str:
+    """Single spaces between words and none around, as in every caption; others would be tokens of their own."""
+    if not isinstance(prompt, str):
+        raise ValueError(f"`prompts` must be strings; got {type(prompt).__name__}.")
+    return " ".join(prompt.split())
 
 
 class HubTextEncoder:

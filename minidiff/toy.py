@@ -172,9 +172,8 @@ class ExactDenoiser:
 def _signal_and_noise(schedule: NoiseSchedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """alpha(t) and sigma(t) in float64 and t's shape, also of a schedule that answers 1.0."""
     t = t.double()
-    alpha, sigma = (
-        torch.as_tensor(curve(t), dtype=t.dtype).expand(t.shape) for curve in (schedule.alpha, schedule.sigma)
-    )
+    curves = (schedule.alpha(t), schedule.sigma(t))
+    alpha, sigma = (torch.as_tensor(curve, dtype=t.dtype).expand(t.shape) for curve in curves)
     return alpha, sigma
 
 

@@ -33,6 +33,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda x: x / 0, "Not yet: your answer stops with ZeroDivisionError: division by zero"),
         (lambda x: ..., "Exercise 0.1 is waiting for you"),
         (None, "Exercise 0.1 is waiting for you"),
+        (lambda x: None, "Not yet: your function returns nothing. Is a `return` missing"),
         (..., "Exercise 0.1 is waiting for you"),
     ],
 )

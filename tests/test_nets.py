@@ -205,7 +205,7 @@ def test_a_label_that_the_network_does_not_know_is_named():
 def test_a_training_on_what_the_network_cannot_read_is_refused():
     nothing = replace(SMALL, context_dim=None, pooled_dim=None, image_dim=None, labels=0)
     deaf = NetDenoiser(UNet(nothing), RectifiedFlow())
-    with pytest.raises(ValueError, match="`label_drop` must be 0 for a network without labels, or 1"):
+    with pytest.raises(ValueError, match="`label_drop` must be 0 for a network without labels"):
         Denoising(deaf, label_drop=0.1)
     with pytest.raises(ValueError, match="and this one reads none: see `context_dim`"):
         JointDenoising(deaf, WordEncoder.of(["a cat"], dim=12, heads=2), ConditionDropout())

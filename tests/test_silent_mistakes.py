@@ -36,6 +36,7 @@ from minidiff.schedules import (
 )
 from minidiff.toy import ExactDenoiser, points
 from minidiff.training import CheckpointError, Denoising, TensorSource, TrainConfig, train
+from minidiff.training.objectives import ConditionDropout
 
 FLOW = RectifiedFlow()
 EXACT = ExactDenoiser(points("eight"), FLOW)
@@ -102,6 +103,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "`cond` must be a Condition",
     ),  # type: ignore
     "a sampler in capitals": (lambda: check_settings(sampler="DDIM"), "Did you mean 'ddim'"),
+    "something to move towards": (
+        lambda: small_pipe()("cat", negative="dog", guidance=0.5),
+        "`negative` needs guidance above 1; got 'dog' at 0.5",
+    ),
     "something to move away from, unguided": (
         lambda: small_pipe()("cat", negative="dog", guidance=1),
         "`negative` needs",
@@ -153,6 +158,8 @@ def test_what_could_not_be_drawn_is_said_before_it_is_trained() -> None:
         NetDenoiser(MLP(dim=2), FLOW, "eps")
     with pytest.warns(UserWarning, match="`label_drop` is 0.* 0.1 teaches it"):
         Denoising(NetDenoiser(MLP(dim=2, labels=3), FLOW, "flow"))
+    with pytest.warns(UserWarning, match=r"`drop.none` is 0.* 0.1 teaches it"):
+        Denoising(NetDenoiser(MLP(dim=2, pooled_dim=4), FLOW, "flow"), ConditionDropout(1, 0, 0, 0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         NetDenoiser(MLP(dim=2), CosineSchedule(), "eps")

@@ -57,6 +57,7 @@ def test_a_prompt_is_begin_its_pieces_end_and_padding(clip: MiniClip) -> None:
     for row, real in zip(ids, mask, strict=True):
         assert row[real][-1] == EOS and (row == EOS).sum() == 1 and (row[~real] == PAD).all()
     assert mask.sum(1).tolist() == sorted(mask.sum(1).tolist()) and mask[0].sum() == 2
+    assert torch.equal(clip.tokenize(["  cat\tface "])[0], clip.tokenize(["cat face"])[0])  # spaces are no words
     assert clip.tokenize(["cat"], full=True)[0].shape == (1, clip.config.context)
 
 

@@ -165,7 +165,7 @@ class Run:
                     self._save(folder)
         if result.skipped:
             lost = f"{result.skipped} of {result.step} steps were skipped, as their loss or gradient was not finite"
-            warnings.warn(f"{lost}: check the data for NaN.", stacklevel=3)
+            warnings.warn(f"{lost}: check the data for NaN, or lower the learning rate.", stacklevel=3)
         if ctrl_c.pressed:
             raise KeyboardInterrupt(f"step {result.step} is saved in {folder}; the same call goes on from there.")
         return result

@@ -60,14 +60,15 @@ class Denoising(nn.Module):
         self.drop = drop
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
         if 0 < label_drop < 1 and not reads(denoiser, "label"):
-            raise ValueError("`label_drop` must be 0 for a network without labels, or 1 if its source has them.")
+            raise ValueError("`label_drop` must be 0 for a network without labels; UNetConfig(labels=N) reads N.")
         if drop and not reads(denoiser, "text", "image"):
             raise ValueError("`drop` must be None for a network that is told neither text nor image.")
         self.start = ""
         labels = getattr(getattr(getattr(denoiser, "net", None), "config", None), "labels", 0)
-        if labels and not label_drop:
-            said = "guidance and drawing without a label need a network that has met label 0, which it will not"
-            warnings.warn(f"`label_drop` is 0: {said}. 0.1 teaches it.", stacklevel=2)
+        never = "label_drop" if labels and not label_drop else "drop.none" if drop and not drop.none else ""
+        if never:
+            said = "guidance and drawing unasked need a network that has met the empty condition"
+            warnings.warn(f"`{never}` is 0: {said}. 0.1 teaches it.", stacklevel=2)
 
     @property
     def task(self) -> str:

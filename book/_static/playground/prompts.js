@@ -1,6 +1,7 @@
 /* From a prompt to token ids: what MiniClip.tokenize and TextToImage.condition do in Python, from the same tokenizer.json. */
 
 const blank = (text) => !/[^\s\x1c-\x1f\x85]/.test(text); // what Python's strip() takes away
+const SPACES = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u; // Python's split()
 const joins = (piece) => !/^[^\p{L}\p{N}\uFFFD]+$/u.test(piece); // a letter, a digit, or a part of an emoji
 
 export class Prompts {
@@ -13,7 +14,8 @@ export class Prompts {
   }
 
   pieces(prompt) {
-    return prompt ? this.tokenizer.encode(prompt, { add_special_tokens: false }).ids : [];
+    const even = prompt.split(SPACES).filter(Boolean).join(" ");
+    return even ? this.tokenizer.encode(even, { add_special_tokens: false }).ids : [];
   }
 
   text(ids) {
