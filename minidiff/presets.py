@@ -229,8 +229,7 @@ def run(
     if not team.is_main_process:  # of several processes one writes
         return {}
     measured = job.finish(result.ema_objective, folder)
-    options = {"clip": clip, "start": start, "compile": compiled}
-    said = changes | {name: value for name, value in options.items() if value}
+    said = changes | {k: v for k, v in {"clip": clip, "start": start, "compile": compiled}.items() if v}
     card = {"preset": name, "command": command(name, said), "data_sha256": source_hash(job.source)} | begun
     card |= facts(config, result, where, cost, team.num_processes) | {"measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
