@@ -57,11 +57,11 @@ def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Te
     """Write config.json, model.safetensors (fp16) and, if there is one, tokenizer.json."""
     from safetensors.torch import save as to_bytes
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, value in tensors.items():
         if value.is_floating_point() and not bool((value.abs() <= torch.finfo(torch.float16).max).all()):
             raise ValueError(f"`{name}` holds NaN, or numbers beyond 65,504, which half precision cannot store.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in tensors.items()}
     (folder / "model.safetensors").write_bytes(to_bytes(half))  # save_file makes it unreadable for others
     (folder / "config.json").write_text(json.dumps({"format": FORMAT, **config}, indent=2) + "\n")

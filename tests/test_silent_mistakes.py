@@ -130,6 +130,7 @@ def test_it_is_refused(case: str) -> None:
     call, sentence = REFUSED[case]
     with pytest.raises(ValueError, match=sentence):
         call()
+    assert not Path("nowhere").exists()  # what is refused leaves no folder
 
 
 @pytest.mark.parametrize("kind", PARAMETERIZATIONS)
