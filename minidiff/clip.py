@@ -48,10 +48,15 @@ class CaptionTable:
 
     def draw(self, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One random caption for each of the pictures (B,): its ids (B, L), and which of the V it is (B,)."""
-        variants = self.ids.shape[1]
-        variant = torch.randint(variants, (len(pictures),), generator=generator, device=generator.device)
-        pictures, variant = pictures.to(self.ids.device), variant.to(self.ids.device)
-        return self.ids[pictures, variant].long(), variant
+        ids, variant = draw_variant(self.ids, pictures, generator)
+        return ids.long(), variant
+
+
+def draw_variant(table: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Of a table (P, V, ...) one of the V at random for each of the rows (B,): (B, ...), and which it is (B,)."""
+    variant = torch.randint(table.shape[1], (len(rows),), generator=generator, device=generator.device)
+    variant = variant.to(table.device)
+    return table[rows.to(table.device), variant], variant
 
 
 class Pairs(NamedTuple):

@@ -173,11 +173,10 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
 
 def check_times(t: Any) -> None:
     """Raise ValueError for times outside of [0, 1] (rounding aside), a tensor of integers, and anything else."""
-    if isinstance(t, Tensor):
-        fine = t.is_floating_point() and (not seen(t) or bool(((t >= -1e-4) & (t <= 1 + 1e-4)).all()))
-    else:
-        fine = isinstance(t, numbers.Real) and -1e-4 <= float(t) <= 1 + 1e-4
-    if not fine:
+    ends: tuple[Any, ...] = (t,)
+    if isinstance(t, Tensor) and t.is_floating_point():  # asked several times in every step, so in one pass
+        ends = tuple(end.item() for end in t.aminmax()) if seen(t) and t.numel() else ()
+    if not all(isinstance(end, numbers.Real) and -1e-4 <= float(end) <= 1 + 1e-4 for end in ends):
         raise ValueError(f"`t` must be from 0 (data) to 1 (noise), i / T for step i of T; got {shortened(t)}.")
 
 

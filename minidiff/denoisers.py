@@ -216,7 +216,7 @@ def check_encoder(denoiser: nn.Module, encoder: Any) -> None:
     """Raise ValueError unless the network reads text, and in the sizes of this encoder, as far as it says."""
     if not reads(denoiser, "text"):
         raise ValueError("`encoder` is for a network that reads text, and this one reads none: see `context_dim`.")
-    config = _config(denoiser)
+    config = net_config(denoiser)
     for size, name in (("context_dim", "dim"), ("pooled_dim", "pooled_dim")):
         wanted, given = getattr(config, size, None), getattr(encoder, name, None)
         if wanted and given and wanted != given:
@@ -225,10 +225,11 @@ def check_encoder(denoiser: nn.Module, encoder: Any) -> None:
 
 def reads(denoiser: Any, *parts: str) -> bool:
     """Whether the network was made to be told any of these parts of a `Condition`, as far as it says."""
-    config = _config(denoiser)
+    config = net_config(denoiser)
     sizes = [size for part in parts for size in READ_BY[part] if hasattr(config, size)]
     return any(getattr(config, size) for size in sizes) or not sizes
 
 
-def _config(denoiser: Any) -> Any:
+def net_config(denoiser: Any) -> Any:
+    """What the network within says of its shape, None if it says nothing."""
     return getattr(getattr(denoiser, "net", None), "config", None)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.clip import CaptionTable, embed_images, one_per_base
+from minidiff.clip import CaptionTable, draw_variant, embed_images, one_per_base
 from minidiff.common import Condition, TextEmbedding, check_int, randn, seeded
 from minidiff.data.captions import canonical_caption, canonical_captions
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
@@ -102,9 +102,7 @@ class PriorPairs:
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition]:
         """The embeddings of the pictures at flat indices (B,), each with one of its captions."""
         place = self.place[indices]
-        variants = self.sentences.shape[1]
-        variant = torch.randint(variants, (len(place),), generator=generator, device=generator.device)
-        return self.images[place], sentence(self.sentences[place, variant.to(place.device)])
+        return self.images[place], sentence(draw_variant(self.sentences, place, generator)[0])
 
 
 @torch.no_grad()

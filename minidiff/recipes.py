@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -90,11 +90,10 @@ def dalle(
     if not getattr(pipe.denoiser.net.config, "image_dim", None):
         raise ValueError("`pipe` must be a model that is told CLIP image embeddings, such as emoji-64; got another.")
     prior = prior or load_prior(pipe=pipe)
-    written = {p: rewriter(p) if rewriter is not None and p.strip() else p for p in dict.fromkeys(prompts)}
-    texts = [written[prompt] for prompt in prompts]
+    write = cache(lambda prompt: rewriter(prompt) if rewriter is not None and prompt.strip() else prompt)
+    texts = [write(prompt) for prompt in prompts]
     styled = texts if style is None else [pipe.styled(text, style) for text in texts]
-    whole = {text: read_all(pipe, text) for text in dict.fromkeys(styled)}
-    read = [whole[text] for text in styled]
+    read = [*map(cache(partial(read_all, pipe)), styled)]
     cond = Condition.cat([row for row, _ in read])
     assert cond.text is not None
     image = sample_prior(prior, cond.text.pooled, seeds, noise)

@@ -128,7 +128,8 @@ class RectifiedFlow(_Schedule):
 
     def alpha(self, t: Tensor) -> Tensor:
         """1 - t."""
-        return 1 - self.sigma(t)
+        check_times(t)
+        return 1 - torch.as_tensor(t)
 
     def sigma(self, t: Tensor) -> Tensor:
         """t."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minidiff.checkpoints import BUNDLED, fingerprint, load_denoiser, load_judge
+from minidiff.checkpoints import BUNDLED, fingerprint, load_denoiser, load_judge, sha256
 from minidiff.images import grid, read_settings, to_images
 from minidiff.pipeline import TextToImage
 
@@ -46,7 +45,7 @@ def test_each_chapter_opens_with_a_strip_that_was_drawn_by_the_models_that_ship(
     for name, facts in said["chapters"].items():
         with Image.open(folder / f"{name}.png") as picture:
             assert list(picture.size) == facts["size"] and facts["caption"] and facts["alt"]
-    looks = hashlib.sha256((BUNDLED / "midjourney" / "model.safetensors").read_bytes()).hexdigest()
+    looks = sha256(BUNDLED / "midjourney" / "model.safetensors")
     now = {name: fingerprint(load_denoiser(name).net) for name in ("emoji-64", "teaching")} | {"midjourney": looks}
     assert said["weights"] == now, "run book/tools/openers.py"
 

@@ -18,6 +18,7 @@ from minidiff.checkpoints import find, fingerprint, load_denoiser, sha256
 from minidiff.common import Condition, randn, seeded
 from minidiff.data.emoji import load_emoji
 from minidiff.data.pixels import to_float
+from minidiff.denoisers import NetDenoiser
 from minidiff.images import grid, to_images
 from minidiff.plotting import COOL, GOLD, PLUM, WARM
 from minidiff.recipes_look import with_lora
@@ -72,8 +73,6 @@ TUNED = (("a red apple", "fluent-3d", 0), ("christmas tree", "noto", 3))
 
 def points_walk_back(n: int = 1000) -> Image.Image:
     """The eight peaks of chapter 1, by their exact denoiser."""
-    from PIL import Image
-
     denoiser, x = ExactDenoiser(points("eight"), CosineSchedule()), randn((n, 2), seeded(0))
     states = [x, *sample(ddim_step, denoiser, x, time_grid(denoiser.schedule, 60))]
     ends = torch.cdist(states[-1].double(), denoiser.mixture.means).argmin(1).tolist()
@@ -91,7 +90,6 @@ def points_walk_back(n: int = 1000) -> Image.Image:
 
 def fox_fades() -> Image.Image:
     """Chapter 2's fox, ten times noised, by two schedules."""
-
     emoji = load_emoji()
     fox = to_float(emoji.pixels("noto")[emoji.find("fox").index]).expand(10, -1, -1, -1)
     noise = randn((1, 3, 64, 64), seeded(0)).expand_as(fox)
@@ -99,10 +97,9 @@ def fox_fades() -> Image.Image:
     return strip(torch.cat([forward_jump(s, fox, times, noise) for s in (LinearSchedule(), CosineSchedule())]))
 
 
-def faces_appear() -> Image.Image:
+def faces_appear(denoiser: NetDenoiser) -> Image.Image:
     """Drawn by the teaching model, every other state of twenty."""
-
-    denoiser, noise, rows = load_denoiser("teaching"), randn((1, 3, 32, 32), seeded(2)), []
+    noise, rows = randn((1, 3, 32, 32), seeded(2)), []
     for style in (1, 4):
         told = Condition(label=torch.tensor([style]))
         states = [*sample(ddim_step, denoiser, noise, time_grid(denoiser.schedule, 20), told)]
@@ -117,23 +114,24 @@ def words_steer(pipe: TextToImage) -> Image.Image:
 
 def the_look_comes(pipe: TextToImage) -> Image.Image:
     """More and more of the fine-tune."""
-    rows = []
-    for prompt, style, seed in TUNED:
-        for tenth in range(10):
-            tuned = with_lora(pipe, "midjourney", tenth / 9)
-            rows.append(tuned.generate(tuned.condition([prompt], style), 1, seeds=[seed]))
-    return strip(torch.cat(rows))
+    columns = [with_lora(pipe, "midjourney", ninths / 9) for ninths in range(10)]
+    rows = (
+        tuned.generate(tuned.condition([prompt], style), 1, seeds=[seed])
+        for prompt, style, seed in TUNED
+        for tuned in columns
+    )
+    return strip(torch.cat([*rows]))
 
 
 def strip(x: Any) -> Image.Image:
     """Pictures (B, 3, H, W) in rows of ten."""
-    return grid(to_images(x.clamp(-1, 1)), SIDE // x.shape[-1], 10, GAP)
+    return grid(to_images(x), SIDE // x.shape[-1], 10, GAP)
 
 
 def main() -> None:
     """Draw all, and write down what is seen and by which weights."""
-    pipe = TextToImage.from_pretrained("emoji-64")
-    drawn = (points_walk_back(), fox_fades(), faces_appear(), words_steer(pipe), the_look_comes(pipe))
+    pipe, teaching = TextToImage.from_pretrained("emoji-64"), load_denoiser("teaching")
+    drawn = (points_walk_back(), fox_fades(), faces_appear(teaching), words_steer(pipe), the_look_comes(pipe))
     FOLDER.mkdir(exist_ok=True)
     said: dict[str, Any] = {}
     for (name, (caption, alt)), picture in zip(SAID.items(), drawn, strict=True):
@@ -142,7 +140,7 @@ def main() -> None:
         said[name] = {"caption": caption.format(prompts=", ".join(PROMPTS)), "alt": alt, "size": picture.size}
     weights = {
         "emoji-64": fingerprint(pipe.denoiser.net),
-        "teaching": fingerprint(load_denoiser("teaching").net),
+        "teaching": fingerprint(teaching.net),
         "midjourney": sha256(find("midjourney") / "model.safetensors"),
     }
     text = json.dumps({"chapters": said, "weights": weights}, indent=1)

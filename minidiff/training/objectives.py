@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_number
-from minidiff.denoisers import NetDenoiser, check_encoder, reads
+from minidiff.denoisers import NetDenoiser, check_encoder, net_config, reads
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Denoising(nn.Module):
         if drop and not reads(denoiser, "text", "image"):
             raise ValueError("`drop` must be None for a network that is told neither text nor image.")
         self.start = ""
-        labels = getattr(getattr(getattr(denoiser, "net", None), "config", None), "labels", 0)
+        labels = getattr(net_config(denoiser), "labels", 0)
         never = "label_drop" if labels and not label_drop else "drop.none" if drop and not drop.none else ""
         if never:
             said = "guidance and drawing unasked need a network that has met the empty condition"
