@@ -63,6 +63,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a step as a time, in a schedule": (lambda: LinearSchedule().alpha_bar(torch.tensor(500)), "`t` must be from 0"),
     "a step as a time, in flow": (lambda: FLOW.alpha(500), "`t` must be from 0"),  # type: ignore[arg-type]
     "times above 1": (lambda: DENOISER(Z, torch.full((6,), 500.0)), "`t` must be from 0"),
+    "one time above 1": (lambda: DENOISER(Z, torch.tensor([0.5] * 5 + [2.0])), "`t` must be from 0"),
+    "one time below 0": (lambda: DENOISER(Z, torch.tensor([0.5] * 5 + [-1.0])), "`t` must be from 0"),
     "times that are no numbers": (lambda: DENOISER.loss(Z, t=torch.full((6,), torch.nan)), "`t` must be from 0"),
     "steps as times, in the chain": (
         lambda: markov_step(LinearSchedule(), Z, torch.tensor([499]), torch.tensor([500]), Z),
