@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import base64
 import builtins
+import dis
 import io
 import json
 import re
 import struct
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,36 @@ def _names(code: str) -> tuple[set[str], set[str]]:
     bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     bound |= {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
     return {node.id for node in names} - bound, bound
+
+
+def _taken_and_set(source: str) -> tuple[set[str], set[str]]:
+    """The names that a cell takes from others, or a function in it at any time, and those that it sets (no imports)."""
+    taken: set[str] = set()
+    bound: set[str] = set()
+
+    def read(code: types.CodeType, later: bool) -> None:
+        before = ""
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and (later or step.argval not in bound):
+                taken.add(step.argval)
+            elif step.opname == "STORE_NAME" and code.co_name == "<module>" and not before.startswith("IMPORT"):
+                bound.add(step.argval)
+            before = step.opname
+        for inner in code.co_consts:
+            if isinstance(inner, types.CodeType):
+                read(inner, later or not inner.co_name.startswith("<"))  # <listcomp> and its like run at once
+
+    read(compile(source, "a cell", "exec"), False)
+    return taken, bound
+
+
+def test_a_cell_can_be_run_again_when_the_whole_chapter_has_run(chapter: dict[str, Any]) -> None:
+    """Who goes back, changes a number and runs the cell has all as it was there: what is taken from another cell is
+    set in one cell alone."""
+    cells = [_taken_and_set("".join(cell["source"])) for cell in _code(chapter)[1:]]
+    for name in set[str]().union(*(taken for taken, _ in cells)):
+        setters = [i for i, (_, bound) in enumerate(cells, 1) if name in bound]
+        assert len(setters) < 2, (name, setters)
 
 
 def test_a_solution_runs_on_what_the_chapter_has_defined_so_far(chapter: dict[str, Any]) -> None:
