@@ -172,7 +172,7 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
 
 
 def check_times(t: Any) -> None:
-    """Raise ValueError for times outside of [0, 1] (rounding aside), a tensor of integers, and anything else."""
+    """Raise ValueError unless t is a number, or a floating-point tensor, within [0, 1] (rounding aside)."""
     ends: tuple[Any, ...] = (t,)
     if isinstance(t, Tensor) and t.is_floating_point():  # asked several times in every step, so in one pass
         ends = tuple(end.item() for end in t.aminmax()) if seen(t) and t.numel() else ()
@@ -181,7 +181,7 @@ def check_times(t: Any) -> None:
 
 
 def seen(x: Tensor) -> bool:
-    """Whether the values can be looked at for free: not those on a GPU, which would be waited for, or in a graph."""
+    """Whether the values can be looked at for free: not on a GPU, where one would have to wait, nor in a graph."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -233,7 +233,7 @@ def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
 
 @contextmanager
 def modes_kept(module: nn.Module) -> Iterator[None]:
-    """Whatever happens within, each part of the module is afterwards in the mode, training or not, that it had."""
+    """Give each part of the module back, whatever happens within, the mode that it had: training or not."""
     modes = {part: part.training for part in module.modules()}
     try:
         yield

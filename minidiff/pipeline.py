@@ -158,7 +158,7 @@ class TextToImage(ModelHubMixin):
         around: Callable[[Step], Step] = lambda step: step,
         callback: Callback | None = None,
     ) -> Tensor:
-        """The same on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows.
+        """What a call does, on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows.
 
         around: makes another step of the sampler's, say one that keeps a part of the picture (`minidiff.editing`).
         """
