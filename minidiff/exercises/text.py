@@ -31,7 +31,7 @@ def weights_with_padding(answer: Any) -> str | None:
 
 @exercise("4.2", "a bag of words would have given 1: word order reaches the picture.")
 def who_has_which_color(answer: Callable[..., Any]) -> str | None:
-    """A function (shapes, pairs, x0) -> loss with exchanged colors / loss with the true caption, at t = 0.8."""
+    """A function (shapes, pairs, x0) -> loss with swapped colors / loss with the true caption, at t = 0.8."""
     from minidiff.data.scenes import Group, Scene
     from minidiff.data.shapes import render
     from minidiff.pipeline import TextToImage
@@ -42,7 +42,7 @@ def who_has_which_color(answer: Callable[..., Any]) -> str | None:
     x0 = torch.stack([render(scene, rng) for scene in pairs]).float() / 127.5 - 1
     shapes, t = TextToImage.from_pretrained("shapes"), torch.full((2,), 0.8)
 
-    def exchanged(s: Scene) -> Scene:
+    def swapped(s: Scene) -> Scene:
         assert s.second is not None
         first, second = replace(s.first, color=s.second.color), replace(s.second, color=s.first.color)
         return replace(s, first=first, second=second)
@@ -52,10 +52,10 @@ def who_has_which_color(answer: Callable[..., Any]) -> str | None:
         with torch.no_grad():
             return float(shapes.denoiser.loss(x0, cond, seeded(5), t).mean())
 
-    right = loss([exchanged(scene) for scene in pairs]) / loss(pairs)
+    right = loss([swapped(scene) for scene in pairs]) / loss(pairs)
     value = demand(number(answer(shapes, pairs, x0)), "return one number.")
     if abs(value - 1 / right) < 0.02 / right:
-        return "that is the other way round: divide the loss with exchanged colors by the one with the truth."
+        return "that is the other way round: divide the loss with swapped colors by the one with the truth."
     if abs(value - 1) < 1e-4:
         return "the two losses are equal: were the captions really different, and the noise the same?"
     if abs(value - right) > 0.02 * right:
