@@ -6,7 +6,6 @@ The card is JSON: command, settings, data, device, speed, cost, the course of th
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 import shlex
 import subprocess
@@ -19,7 +18,6 @@ from torch import nn
 
 import minidiff
 from minidiff.common import seeded
-from minidiff.data.emoji import data_hash
 from minidiff.images import grid
 from minidiff.pipeline import TextToImage
 from minidiff.text import WordEncoder
@@ -49,14 +47,6 @@ def command(name: str, said: dict[str, Any]) -> str:
         return f"minidiff.presets.run({name!r}, folder, {', '.join(given)})"
     words = [f"--{k.replace('_', '-')}" + ("" if v is True else f" {shlex.quote(str(v))}") for k, v in said.items()]
     return " ".join(["minidiff train", name, *words])
-
-
-def source_hash(source: Any) -> str:
-    """Of the pictures themselves where a source draws them (shapes), else of the bundled emoji's SHA256SUMS."""
-    pictures: Any = getattr(source, "pictures", None)
-    if isinstance(pictures, torch.Tensor):
-        return hashlib.sha256(pictures.cpu().numpy().tobytes()).hexdigest()
-    return data_hash()
 
 
 def flops_per_picture(objective: nn.Module, source: Any, n: int = 2) -> int:

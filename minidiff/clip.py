@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minidiff.common import Condition, randn
@@ -112,8 +113,8 @@ class ContrastiveObjective(nn.Module):
 def contrastive_loss(logits: Tensor, truth: Tensor) -> Tensor:
     """Mean cross-entropy of logits (B, B) against truth (B, B) normalized by rows, and the same by columns."""
     right = truth.float()
-    rows = -(right / right.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-    columns = -(right / right.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+    rows = F.cross_entropy(logits, right / right.sum(1, keepdim=True))
+    columns = F.cross_entropy(logits.T, (right / right.sum(0)).T)
     return (rows + columns) / 2
 
 
@@ -145,10 +146,7 @@ class ConditionedEmoji:
 @torch.no_grad()
 def embed_images(emoji: EmojiSet, clip: MiniClip, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """CLIP image embeddings (M, dim) of the pictures at flat indices (M,)."""
-    rows = []
-    for part in indices.split(512):
-        rows.append(clip.encode_image(to_float(emoji.at(part.tolist()).to(device))))
-    return torch.cat(rows)
+    return torch.cat([clip.encode_image(to_float(emoji.at(part).to(device))) for part in indices.split(512)])
 
 
 def one_per_base(emoji: EmojiSet, split: str) -> list[int]:

@@ -168,7 +168,9 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     check_times(t)
     if isinstance(t, Tensor) and t.shape not in ((), (1,), (len(x),)):
         raise ValueError(f"`t` must be one time, or one per sample ({len(x)}); got shape {tuple(t.shape)}.")
-    return torch.as_tensor(t, dtype=torch.float32, device=x.device).expand(len(x))
+    if not isinstance(t, Tensor):  # filled in there: copying a number would wait for a GPU
+        return torch.full((len(x),), t, dtype=torch.float32, device=x.device)
+    return t.to(x.device, torch.float32).expand(len(x))
 
 
 def check_times(t: Any) -> None:

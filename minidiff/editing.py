@@ -117,5 +117,4 @@ def inpaint(
         return kept
 
     cond = pipe.condition(pipe.check_prompts(prompt), style)
-    null = pipe.condition(pipe.check_prompts(negative, "negative")) if negative else None
-    return to_images(pipe.generate(cond, count, null=null, seeds=seeds, around=keep, **settings))
+    return to_images(pipe.generate(cond, count, null=pipe.null(negative), seeds=seeds, around=keep, **settings))

@@ -16,26 +16,12 @@ from torch import Tensor, nn
 
 from minidiff.common import check_int, check_number, modes_kept
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
-from minidiff.nets.layers import group_norm, zero
+from minidiff.nets.layers import ResidualBlock, group_norm
 
 SIZE = 64  # px that the judge looks at; other sizes are scaled
 FEATURES = 64  # few, so that a Fréchet distance needs few pictures
 CONTENT = 48  # of them say what is drawn; the other 16 say how
 CHUNK = 512  # pictures looked at together outside training
-
-
-class _Block(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), the residual block with its norms first."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm_in, self.norm_out = group_norm(channels), group_norm(channels)
-        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_out = zero(nn.Conv2d(channels, channels, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_in(F.silu(self.norm_in(x)))
-        return x + self.conv_out(F.silu(self.norm_out(h)))
 
 
 def _texture(h: Tensor) -> Tensor:
@@ -67,9 +53,10 @@ class Judge(nn.Module):
         check_number("dropout", dropout, 0, 0.9)
         self.widths = tuple(widths)
         low, middle, high = widths
-        self.near = nn.Sequential(nn.Conv2d(3, low, 4, stride=2, padding=1), _Block(low))
-        self.middle = nn.Sequential(nn.Conv2d(low, middle, 4, stride=2, padding=1), _Block(middle))
-        self.far = nn.Sequential(nn.Conv2d(middle, high, 2, stride=2), _Block(high), _Block(high), group_norm(high))
+        self.near = nn.Sequential(nn.Conv2d(3, low, 4, stride=2, padding=1), ResidualBlock(low, low))
+        self.middle = nn.Sequential(nn.Conv2d(low, middle, 4, stride=2, padding=1), ResidualBlock(middle, middle))
+        deep = (ResidualBlock(high, high) for _ in range(2))
+        self.far = nn.Sequential(nn.Conv2d(middle, high, 2, stride=2), *deep, group_norm(high))
         self.dropout = nn.Dropout(dropout)
         # Averages alone forget where things are: the four quarters are averaged each on its own.
         self.what = nn.Linear(4 * high, CONTENT)
@@ -84,9 +71,9 @@ class Judge(nn.Module):
         """Features (B, 64) of pictures (B, 3, H, W) in [-1, 1]: 48 of mean square 1, and 16 of mean square 1."""
         if x.dim() != 4 or x.shape[1] != 3:
             raise ValueError(f"`x` must have shape (B, 3, H, W); got {tuple(x.shape)}.")
-        if x.shape[-1] > SIZE:
+        if max(x.shape[-2:]) > SIZE:
             x = F.adaptive_avg_pool2d(x, SIZE)
-        elif x.shape[-1] < SIZE:
+        elif min(x.shape[-2:]) < SIZE:
             x = F.interpolate(x, (SIZE, SIZE), mode="bilinear")
         near = self.near(x)  # (B, low, 32, 32)
         middle = self.middle(near)  # (B, middle, 16, 16)

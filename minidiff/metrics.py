@@ -7,9 +7,9 @@ another scale, and mean something only beside the same distance between real pic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +33,6 @@ class Interval:
     def as_dict(self) -> dict[str, float]:
         """As plain numbers, for JSON."""
         return asdict(self)
-
-
-class _AsGiven(nn.Module):
-    """A "feature extractor" for pictures that already are features (N, D)."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 def kernel_distance(features: Tensor, reference: Tensor) -> float:
@@ -72,7 +61,9 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     _check_equal(features, reference, features.shape[-1] + 1)
-    metric = FrechetInceptionDistance(_AsGiven(features.shape[1])).set_dtype(torch.float64)
+    as_given: Any = nn.Identity()  # the "feature extractor" of what already are features
+    as_given.num_features = features.shape[1]
+    metric = FrechetInceptionDistance(as_given).set_dtype(torch.float64)
     metric.update(reference.detach().cpu().double(), real=True)
     metric.update(features.detach().cpu().double(), real=False)
     return float(metric.compute())
@@ -181,16 +172,11 @@ def nearest(samples: Tensor, pictures: Tensor, feature: str = "feature") -> tupl
         raise ValueError("`pictures` must hold at least one picture to be near to; got none.")
     if feature == "feature" and not samples.dim() == pictures.dim() == 2:
         raise ValueError('`samples` and `pictures` must be rows of features (N, D); for pictures take "pixels".')
-    best = torch.full((len(samples),), math.inf, device=samples.device)
-    where = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
     compare = feature_distance if feature == "feature" else foreground_distance
     samples = to_float(samples) if samples.dim() == 2 else foreground(samples)
-    for start in range(0, len(pictures), ROWS):
-        part = to_float(pictures[start : start + ROWS].to(samples.device))
-        found, place = compare(samples, part).min(dim=1)
-        where = torch.where(found < best, place + start, where)
-        best = torch.minimum(found, best)
-    return best, where
+    found = [compare(samples, to_float(part.to(samples.device))).min(dim=1) for part in pictures.split(ROWS)]
+    best, part = torch.stack([near.values for near in found]).min(dim=0)
+    return best, torch.stack([near.indices for near in found]).gather(0, part[None])[0] + ROWS * part
 
 
 def copies(

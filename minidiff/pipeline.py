@@ -117,17 +117,12 @@ class TextToImage(ModelHubMixin):
         """
         prompts = self.check_prompts(prompts)
         cond = self.condition(prompts, style)
-        if not isinstance(negative, str | None):
-            raise ValueError(f"`negative` must be a string, one for all prompts; got {negative!r:.80}.")
-        if negative and guidance <= 1:  # below, it would move towards what is not wanted
-            raise ValueError(f"`negative` needs guidance above 1; got {negative!r:.40} at {guidance:g}.")
-        null = self.condition(self.check_prompts(negative, "negative")) if negative else None
         x = self.generate(
             cond,
             len(prompts),
             steps=steps,
             guidance=guidance,
-            null=null,
+            null=self.null(negative),
             seeds=seeds_from(seed, len(prompts)),
             sampler=sampler,
             rescale=rescale,
@@ -163,6 +158,8 @@ class TextToImage(ModelHubMixin):
         around: makes another step of the sampler's, say one that keeps a part of the picture (`minidiff.editing`).
         """
         check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
+        if null is not None and guidance <= 1:  # below, it would move towards what is not wanted
+            raise ValueError(f"`negative` needs guidance above 1; got {guidance:g}.")
         if len(seeds) != check_int("count", count, 1, 10**6):
             raise ValueError(f"`seeds` must be one per picture ({count}); got {len(seeds)}.")
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
@@ -192,8 +189,14 @@ class TextToImage(ModelHubMixin):
             prompts = [self.styled(prompt, style) for prompt in prompts]
         self._warn_of_cuts(prompts)
         cond = Condition(text=self.encoder(prompts)).to(self.device)
-        empty = torch.tensor([not prompt.strip() for prompt in prompts], device=self.device)
-        return cond.drop(text=empty) if bool(empty.any()) else cond
+        empty = [not prompt.strip() for prompt in prompts]
+        return cond.drop(text=torch.tensor(empty)) if any(empty) else cond
+
+    def null(self, negative: str | None) -> Condition | None:
+        """What guidance moves away from: a negative prompt, None for the absence of the condition."""
+        if not isinstance(negative, str | None):
+            raise ValueError(f"`negative` must be a string, one for all prompts; got {negative!r:.80}.")
+        return self.condition(self.check_prompts(negative, "negative")) if negative else None
 
     def labeled(self, styles: Sequence[str | None]) -> Condition:
         """What a model without words is told: the numbers of styles, 0 for none."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from minidiff import checkpoints
-from minidiff.cards import command, draw_samples, facts, flops_per_picture, source_hash
+from minidiff.cards import command, draw_samples, facts, flops_per_picture
 from minidiff.checkpoints import fingerprint, load_clip
 from minidiff.clip import (
     CaptionTable,
@@ -26,7 +26,7 @@ from minidiff.clip import (
     train_tokenizer,
 )
 from minidiff.common import CheckpointError, check_choice
-from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji
+from minidiff.data.emoji import STYLES, EmojiPictures, data_hash, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
@@ -219,7 +219,7 @@ def run(
     config = replace(preset.config, **changes)
     (team, where), folder = processes.join(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)
         job = preset.build(where, clip or start)
         begun = {} if start is None else {"start": begin_with(job.objective, start)}
         cost = flops_per_picture(job.objective, job.source)
@@ -230,7 +230,8 @@ def run(
         return {}
     measured = job.finish(result.ema_objective, folder)
     said = changes | {k: v for k, v in {"clip": clip, "start": start, "compile": compiled}.items() if v}
-    card = {"preset": name, "command": command(name, said), "data_sha256": source_hash(job.source)} | begun
+    digest = getattr(job.source, "digest", data_hash())
+    card = {"preset": name, "command": command(name, said), "data_sha256": digest} | begun
     card |= facts(config, result, where, cost, team.num_processes) | {"measured": measured}
     (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     draw_samples(folder, where)

@@ -50,14 +50,10 @@ def _halve(text: str, cut: Callable[[str], str]) -> list[str]:
 def _weights() -> dict[str, float]:
     """How much a word of the captions tells: log(bases / bases that have it), words of names before others."""
     names, others = Counter[str](), Counter[str]()
-    families: dict[str, tuple[set[str], set[str]]] = {}
-    for record in load_emoji().records:
-        name, other = families.setdefault(record.base, (set(), set()))
-        name.update(_words(spoken_name(record)))
-        other.update(_words(" ".join(record.keywords)))
-    for name, other in families.values():
-        names.update(name)
-        others.update(other)
+    families = load_emoji().families
+    for variants in families.values():
+        names.update({word for record in variants for word in _words(spoken_name(record))})
+        others.update({word for record in variants for word in _words(" ".join(record.keywords))})
     n, first = len(families), math.log(len(families))
     return {w: math.log(n / k) for w, k in others.items()} | {w: first + math.log(n / k) for w, k in names.items()}
 

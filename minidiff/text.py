@@ -145,7 +145,7 @@ class MiniClip(nn.Module):
     def encode_image(self, pictures: Tensor) -> Tensor:
         """CLIP image embeddings (B, dim), root-mean-square 1, of pictures (B, 3, H, W) in [-1, 1]."""
         size = self.config.image_size
-        if pictures.shape[-1] != size:
+        if pictures.shape[-2:] != (size, size):
             pictures = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
         out = self.model.vision_model(pixel_values=pictures)
         return unit_rms(self.model.visual_projection(out.pooler_output))
@@ -208,7 +208,7 @@ class HubTextEncoder:
         ).to(self.model.device)
         out, mask = self.model(**batch), batch["attention_mask"].bool()
         tokens = out.last_hidden_state * mask[..., None]
-        pooled = out.text_embeds if self.is_clip else tokens.sum(1) / mask.sum(1, keepdim=True)
+        pooled = out.text_embeds if self.is_clip else tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
 
 

@@ -53,7 +53,6 @@ def on_paper(image: Image.Image, paper: str = "white") -> Image.Image:
     import numpy as np
     from PIL import Image, ImageOps
 
-    image.seek(0)
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     image = ImageOps.exif_transpose(image)
     if sixteen:  # `convert` would cut off at 255 instead of scaling

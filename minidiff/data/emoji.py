@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -72,6 +72,14 @@ class EmojiSet:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @cached_property
+    def families(self) -> dict[str, list[EmojiRecord]]:
+        """base -> its variants."""
+        found: dict[str, list[EmojiRecord]] = {}
+        for record in self.records:
+            found.setdefault(record.base, []).append(record)
+        return found
 
     def pixels(self, style: str, size: int = CELL) -> Tensor:
         """All N pictures of a style, uint8 (N, 3, size, size), on white; do not write to them, they are shared.

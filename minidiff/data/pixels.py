@@ -29,14 +29,8 @@ def shrink(pixels: Tensor, size: int) -> Tensor:
 def shift_pictures(pictures: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
     """Move each uint8 picture (B, 3, H, W) by its own whole numbers of pixels from -most to most, on white."""
     home = generator.device if generator is not None else pictures.device
-    moves = torch.randint(-most, most + 1, (2, len(pictures), 1), generator=generator, device=home)
-    dy, dx = moves.to(pictures.device)  # (B, 1) each
+    dy, dx = torch.randint(2 * most + 1, (2, len(pictures)), generator=generator, device=home).to(pictures.device)
     height, width = pictures.shape[-2:]
-    rows = torch.arange(height, device=pictures.device) + dy  # (B, H): the row each pixel comes from
-    columns = torch.arange(width, device=pictures.device) + dx
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    n = torch.arange(len(pictures), device=pictures.device)[:, None, None]
-    moved = pictures.permute(0, 2, 3, 1)[
-        n, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
-    ]  # (B, H, W, 3)
-    return moved.permute(0, 3, 1, 2).masked_fill(~inside[:, None], 255)
+    padded = torch.nn.functional.pad(pictures, [most] * 4, value=255)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, 3, 2 most + 1, 2 most + 1, H, W), no copy
+    return windows[torch.arange(len(pictures), device=pictures.device), :, dy, dx]

@@ -14,7 +14,7 @@ from minidiff.common import check_int
 from minidiff.data.captions import canonical_caption, canonical_captions
 from minidiff.data.emoji import STYLES, EmojiRecord, EmojiSet
 from minidiff.data.pixels import shrink, to_float
-from minidiff.evaluate.tasks import SEED_STRIDE, TWINS, Generate, Problem, Settings, draw, families, plainest
+from minidiff.evaluate.tasks import SEED_STRIDE, TWINS, Generate, Problem, Settings, draw, plainest
 from minidiff.judge import Judge
 from minidiff.metrics import (
     bootstrap,
@@ -49,7 +49,7 @@ def test_distances(
     """Test prompts against as many training pictures of other bases in the same styles."""
     generator = random.Random(seed)
     asked, used, picked = {task.record.base for task in tasks}, set(), []
-    others = [plainest(rs) for base, rs in sorted(families(emoji).items()) if base not in asked]
+    others = [plainest(rs) for base, rs in sorted(emoji.families.items()) if base not in asked]
     for task in tasks:
         record = generator.choice([r for r in others if r.split[task.style] == "train" and r.base not in used])
         used.add(record.base)
@@ -61,7 +61,7 @@ def test_distances(
 def trained_pairs(emoji: EmojiSet, size: int, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Two equal lists of training pictures that share no base: prompts to ask for, and a reference."""
     check_int("distribution_size", size, 4, len(emoji))
-    trained = [(b, rs) for b, rs in sorted(families(emoji).items()) if "train" in plainest(rs).split.values()]
+    trained = [(b, rs) for b, rs in sorted(emoji.families.items()) if "train" in plainest(rs).split.values()]
     random.Random(seed).shuffle(trained)
     size = min(size, len(trained) // 2)
     pairs = []
@@ -101,7 +101,7 @@ def copy_rates(
 
     new = [
         emoji.flat_index(record.index, style)
-        for record in map(plainest, families(emoji).values())
+        for record in map(plainest, emoji.families.values())
         for style in STYLES
         if record.split[style] == "unseen" or (record.split[style] == "test" and style not in TWINS)
     ]
@@ -141,7 +141,7 @@ def prompt_diversity(
 ) -> dict[str, Any]:
     """How different pictures of one prompt are when it names no style, beside the artists' own drawings of it."""
     check_int("diversity_prompts", count, 1, 1000)
-    plain = [plainest(rs) for _, rs in sorted(families(emoji).items())]
+    plain = [plainest(rs) for _, rs in sorted(emoji.families.items())]
     trained, unseen = ([r for r in plain if set(r.split.values()) == {split}] for split in ("train", "unseen"))
     records = random.Random(seed).sample(trained, count)
     repeats = max(4, settings.repeats)

@@ -108,17 +108,9 @@ def plainest(records: Sequence[EmojiRecord]) -> EmojiRecord:
     return min(records, key=lambda r: (r.name != r.base, len(r.tone), r.gender is not None, r.index))
 
 
-def families(emoji: EmojiSet) -> dict[str, list[EmojiRecord]]:
-    """base -> its variants."""
-    found: dict[str, list[EmojiRecord]] = {}
-    for record in emoji.records:
-        found.setdefault(record.base, []).append(record)
-    return found
-
-
 def problems(emoji: EmojiSet, split: str, known: Sequence[str], seed: int = 0) -> list[Problem]:
     """One problem per held-out (base, style) of a split, on the plainest variant; see `pose`."""
-    records = [plainest(records) for _, records in sorted(families(emoji).items())]
+    records = [plainest(emoji.families[base]) for base in emoji.bases]
     asked = [(record, style) for record in records for style in STYLES if record.split[style] == split]
     return pose(emoji, asked, known, seed)
 
@@ -131,7 +123,7 @@ def pose(
     Candidates are the right base and 99 of the `known` at random; the hard list is the right base and 19 of its own
     subgroup, filled up from its group. known: the bases the judge can name.
     """
-    home = {base: (plainest(rs).group, plainest(rs).subgroup) for base, rs in families(emoji).items()}
+    home = {base: (plainest(rs).group, plainest(rs).subgroup) for base, rs in emoji.families.items()}
     found = []
     for record, style in asked:
         base = record.base

@@ -62,23 +62,24 @@ class ResidualBlock(nn.Module):
     adaptive group normalization of Dhariwal & Nichol 2021, section 3.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, dim: int, dropout: float = 0.0):
+    def __init__(self, channels_in: int, channels_out: int, dim: int | None = None, dropout: float = 0.0):
         super().__init__()
         self.norm_in = group_norm(channels_in)
         self.conv_in = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.steer = zero(nn.Linear(dim, 2 * channels_out))
+        self.steer = zero(nn.Linear(dim, 2 * channels_out)) if dim else None
         self.norm_out = group_norm(channels_out)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = zero(nn.Conv2d(channels_out, channels_out, 3, padding=1))
         same = channels_in == channels_out
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Return (B, channels_out, H, W)."""
-        h = self.conv_in(F.silu(self.norm_in(x)))
-        scale, shift = self.steer(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
-        h = F.silu(self.norm_out(h) * (1 + scale) + shift)
-        return self.shortcut(x) + self.conv_out(self.dropout(h))
+        h = self.norm_out(self.conv_in(F.silu(self.norm_in(x))))
+        if self.steer is not None and embedding is not None:
+            scale, shift = self.steer(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return self.shortcut(x) + self.conv_out(self.dropout(F.silu(h)))
 
 
 class Attention(nn.Module):

@@ -77,7 +77,7 @@ class InMemory:
         """SHA-256 of the samples and of their captions, if any: a run that goes on with others says so."""
         digest = hashlib.sha256(repr(getattr(self, "captions", None)).encode())
         for tensor in self._tensors().values():
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def _tensors(self) -> dict[str, Tensor]:
