@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import CheckpointError, NoiseSchedule, check_choice, check_number
+from minidiff.common import CheckpointError, NoiseSchedule, check_choice, check_number, pick_device
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.schedules import SCHEDULES, SHIFTS, make_schedule, noise_end, own_shift
@@ -26,22 +26,28 @@ if TYPE_CHECKING:
     from minidiff.judge import Judge
 
 FORMAT = 1
+KINDS = {"prior": "prior", "look": "lora", "judge": "judge"}  # what is asked for -> which kind of model that is
 BUNDLED = Path(__file__).parent / "assets" / "models"
 
 
-def bundled() -> list[str]:
-    """The names of the models that ship with minidiff."""
-    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+def bundled(what: str = "checkpoint") -> list[str]:
+    """The names of the models that ship with minidiff, or of those of one kind: a "prior", "look" or "judge"."""
+    kinds = {path.parent.name: json.loads(path.read_text())["kind"] for path in BUNDLED.glob("*/config.json")}
+    return sorted(name for name, kind in kinds.items() if kind == KINDS.get(what, kind))
 
 
-def find(name: str | Path) -> Path:
-    """The folder of a bundled model or of one on disk; raises ValueError, naming what there is, for neither."""
+def find(name: str | Path, what: str = "checkpoint") -> Path:
+    """The folder of a bundled model or of one on disk; raises ValueError, naming what there is, for neither.
+
+    what: as which argument it was given, see `bundled`.
+    """
     folder = Path(name)
     if (folder / "config.json").is_file():
         return folder
     if folder.exists() and str(name) not in bundled():
-        raise ValueError(f"`checkpoint` must be a folder with config.json and model.safetensors; {name} has none.")
-    return BUNDLED / check_choice("checkpoint", str(name), bundled(), ", or the folder of a model")
+        said = f"must be a folder with config.json and model.safetensors; {name} has none"
+        raise ValueError(f"`{what}` {said}: that of a training of your own gets them by save_pretrained.")
+    return BUNDLED / check_choice(what, str(name), bundled(what), ", or the folder of a model")
 
 
 def reads_words(name: str | Path) -> bool:
@@ -69,23 +75,23 @@ def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Te
         (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")  # on Windows, too
 
 
-def load_model(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Path]:
-    """Read what `save_model` wrote: the configuration, the weights as float32, and the folder."""
+def load_model(name: str | Path, what: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+    """Read what `save_model` wrote: the configuration, the weights as float32, and the folder; what: see `find`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = find(name)
+    folder = find(name, what)
     try:
         config = json.loads((folder / "config.json").read_text())
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"`checkpoint` {name} is incomplete or damaged ({error}); fetch or train it again."
+            f"`{what}` {name} is incomplete or damaged ({error}); fetch or train it again."
         ) from error
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
         raise CheckpointError(
-            f"`checkpoint` {name} has format {found}, this minidiff reads {FORMAT}: "
+            f"`{what}` {name} has format {found}, this minidiff reads {FORMAT}: "
             + ("update minidiff." if isinstance(found, int) and found > FORMAT else "it is no model of minidiff.")
         )
     return config, {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, folder
@@ -202,13 +208,20 @@ def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> Non
 
 def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> NetDenoiser:
     """A trained denoiser, bundled or from a folder, ready to sample from; of a pipeline with words, its denoiser."""
+    home = pick_device(device)
     config, tensors, _ = load_model(name)
     with understanding(name):
-        return read_denoiser(config, tensors, name).to(device)
+        return read_denoiser(config, tensors, name).to(home)
 
 
 def read_denoiser(config: dict[str, Any], tensors: dict[str, Tensor], name: str | Path) -> NetDenoiser:
-    """The denoiser among a model's tensors, with its weights, ready to sample from."""
+    """The denoiser among a model's tensors, ready to sample from; raises CheckpointError if there is none."""
+    if (kind := config.get("kind")) not in ("text-to-image", "denoiser"):
+        way = f": a lora is drawn with by --recipe midjourney --look {name}" if kind == "lora" else ""
+        raise CheckpointError(
+            f"`checkpoint` {name} holds a {kind}, which cannot draw; give a text-to-image model, such as "
+            f"{bundled()[0]}{way}."
+        )
     denoiser = build_denoiser(config["denoiser"])
     load_weights(denoiser.net, part(tensors, "net." if config["kind"] == "denoiser" else "denoiser.net."), name)
     return denoiser.eval().requires_grad_(False)
@@ -235,7 +248,7 @@ def load_encoder(config: dict[str, Any], tensors: dict[str, Tensor], folder: Pat
 
 def load_clip(name: str | Path) -> MiniClip:
     """The mini-CLIP of a checkpoint: `minidiff train clip` writes one, text-to-image models carry it."""
-    config, tensors, folder = load_model(name)
+    config, tensors, folder = load_model(name, "clip")
     if config.get("encoder", {}).get("kind") != "mini-clip":
         raise ValueError(f"`clip` must be a checkpoint with a mini-CLIP (`minidiff train clip`); {name} has none.")
     with understanding(name):
@@ -253,13 +266,14 @@ def load_judge(name: str | Path = "judge", device: torch.device | str = "cpu") -
     """The judge of a checkpoint, by default the bundled one, frozen."""
     from minidiff.judge import Judge
 
-    config, tensors, _ = load_model(name)
+    home = pick_device(device)
+    config, tensors, _ = load_model(name, "judge")
     if config.get("kind") != "judge":
         raise ValueError(f"`judge` must be a checkpoint of `minidiff train judge`; {name} is none.")
     with understanding(name):
         judge = Judge(**config["shape"])
         load_weights(judge, tensors, name)
-    return judge.eval().requires_grad_(False).to(device)
+    return judge.eval().requires_grad_(False).to(home)
 
 
 def describe_encoder(encoder: MiniClip | WordEncoder) -> dict[str, Any]:

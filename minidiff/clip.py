@@ -13,7 +13,7 @@ from minidiff.common import Condition, randn
 from minidiff.data.captions import canonical_captions, training_captions
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
 from minidiff.data.pixels import to_float
-from minidiff.text import BOS, EOS, PAD, MiniClip
+from minidiff.text import BOS, EOS, PAD, MiniClip, as_list
 
 
 def train_tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
@@ -30,7 +30,7 @@ def train_tokenizer(captions: Iterable[str], vocabulary: int = 4096) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.train_from_iterator(as_list(captions, "captions"), trainer)
     assert [tokenizer.token_to_id(token) for token in ("<pad>", "<bos>", "<eos>")] == [PAD, BOS, EOS]
     return tokenizer
 
@@ -45,7 +45,7 @@ class CaptionTable:
 
     def __init__(self, rows: Sequence[Sequence[str]], clip: MiniClip, device: torch.device | str = "cpu"):
         ids, _ = clip.tokenize([caption for row in rows for caption in row], full=True)
-        self.ids = ids.view(len(rows), -1, ids.shape[1]).short().to(device)
+        self.ids = ids.view(len(rows), -1, ids.shape[1]).int().to(device)
 
     def draw(self, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """One random caption for each of the pictures (B,): its ids (B, L), and which of the V it is (B,)."""
@@ -163,7 +163,7 @@ def clip_score(clip: MiniClip, prompts: Sequence[str], pictures: Tensor) -> Tens
 
     Hessel et al. 2021, section 3, without its factor 2.5 and its cut at 0.
     """
-    image = clip.encode_image(pictures.to(clip.model.logit_scale.device))
+    image = clip.encode_image(to_float(pictures).to(clip.model.logit_scale.device))
     return torch.cosine_similarity(image, clip(prompts).pooled)
 
 

@@ -55,8 +55,9 @@ class Condition:
     label: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.text is not None and not isinstance(self.text, TextEmbedding):
-            raise ValueError(f"`text` must be what an encoder says, encoder([prompt]); got {self.text!r:.80}.")
+        text: Any = self.text
+        if text is not None and not (isinstance(text, TextEmbedding) and text.tokens.shape[:-1] == text.mask.shape):
+            raise ValueError(f"`text` must be what an encoder says, encoder([prompt]); got {text!r:.80}.")
         label: Any = self.label
         if label is not None and (not isinstance(label, Tensor) or label.is_floating_point()):
             raise ValueError(f"`label` must be a tensor of integers, as torch.tensor([1]); got {label!r:.80}.")
@@ -85,6 +86,7 @@ class Condition:
 
     def index(self, rows: Tensor | slice | Sequence[int]) -> Condition:
         """The rows named, as a condition of their own."""
+        rows = list(rows) if isinstance(rows, Sequence) else rows  # a tuple would index other axes
         return self._map(lambda leaf: leaf[rows])
 
     def expand(self, n: int) -> Condition:

@@ -108,8 +108,8 @@ class NetDenoiser(nn.Module):
         clip: float | None = None,
     ):
         super().__init__()
-        if isinstance(net, type):
-            raise ValueError(f"`net` must be a network, not its class: write {net.__name__}(...).")
+        if isinstance(net, type) or not callable(net):
+            raise ValueError(f"`net` must be a network, as UNet(config), not its class; got {net!r:.60}.")
         self.net = net
         self.schedule = check_falling(schedule)
         self.parameterization = check_choice("parameterization", parameterization, PARAMETERIZATIONS)
@@ -169,9 +169,8 @@ class NetDenoiser(nn.Module):
             raise ValueError('`t` must lie where alpha(t) > 0 for "eps": start lower, or train "v" or "flow".')
 
     def _ask(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
-        if isinstance(cond, Tensor):
-            raise ValueError("`cond` must be a Condition, as Condition(label=labels); got a tensor.")
-        output = self.net(x_t, t, cond.expand(len(x_t)) if isinstance(cond, Condition) and len(cond) else cond)
+        check_condition(cond)
+        output = self.net(x_t, t, cond.expand(len(x_t)) if cond is not None and len(cond) else cond)
         if not isinstance(output, Tensor) or output.shape != x_t.shape:  # or it would be broadcast
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(f"`net` must return the shape of x_t, {tuple(x_t.shape)}; got {got}.")
@@ -202,8 +201,16 @@ class NetDenoiser(nn.Module):
         return (snr.clamp(max=5) * factor).flatten().float()
 
 
+def check_condition(cond: Any) -> None:
+    """Raise ValueError for anything but a Condition or None."""
+    if not isinstance(cond, Condition | None):
+        way = "Condition(label=labels), Condition(text=encoder(prompts)) or pipe.condition(prompts)"
+        raise ValueError(f"`cond` must be a Condition, as {way}; got {type(cond).__name__}.")
+
+
 def check_read(denoiser: Any, cond: Condition | None) -> None:
     """Raise ValueError for a part of the condition that the network does not read, unless it is dropped, all zero."""
+    check_condition(cond)
     for part, sizes in READ_BY.items():
         said = getattr(cond, part, None)
         said = getattr(said, "pooled", said)  # of a text
@@ -214,6 +221,8 @@ def check_read(denoiser: Any, cond: Condition | None) -> None:
 
 def check_encoder(denoiser: nn.Module, encoder: Any) -> None:
     """Raise ValueError unless the network reads text, and in the sizes of this encoder, as far as it says."""
+    if not callable(encoder):
+        raise ValueError(f"`encoder` must be a text encoder, as a MiniClip; got {encoder!r:.60}.")
     if not reads(denoiser, "text"):
         raise ValueError("`encoder` is for a network that reads text, and this one reads none: see `context_dim`.")
     config = net_config(denoiser)

@@ -16,7 +16,7 @@ from minidiff.common import Condition, as_times, check_int, randn, seeded, seeds
 from minidiff.data.decode import on_paper
 from minidiff.images import from_image, to_images
 from minidiff.pipeline import TextToImage
-from minidiff.samplers import Step
+from minidiff.samplers import Step, as_step
 from minidiff.schedules import forward_jump
 from minidiff.text import MiniClip, unit_rms
 
@@ -82,6 +82,7 @@ def inpaint(
     *,
     style: str | None = None,
     negative: str | None = None,
+    sampler: str | Step = "dpmpp_2m",
     count: int = 1,
     seed: int = 0,
     **settings: Any,
@@ -107,14 +108,12 @@ def inpaint(
     if not bool(hole.any()):
         raise ValueError("`mask` must be white where the picture shall be drawn anew; it is black everywhere.")
     eps = randn((count, *known.shape[1:]), [seeded(s) for s in seeds], pipe.device)  # as `generate` begins
+    step = as_step(sampler)
 
-    def keep(step: Step) -> Step:
-        def kept(denoiser: Any, x_t: Tensor, t: Any, s: Any, *rest: Any, **more: Any) -> tuple[Tensor, Any]:
-            x_s, memory = step(denoiser, x_t, t, s, *rest, **more)
-            there = forward_jump(denoiser.schedule, known.expand_as(x_s), as_times(s, x_s), eps)
-            return torch.where(hole, x_s, there), memory
-
-        return kept
+    def kept(denoiser: Any, x_t: Tensor, t: Any, s: Any, *rest: Any, **more: Any) -> tuple[Tensor, Any]:
+        x_s, memory = step(denoiser, x_t, t, s, *rest, **more)
+        there = forward_jump(denoiser.schedule, known.expand_as(x_s), as_times(s, x_s), eps)
+        return torch.where(hole, x_s, there), memory
 
     cond = pipe.condition(pipe.check_prompts(prompt), style)
-    return to_images(pipe.generate(cond, count, null=pipe.null(negative), seeds=seeds, around=keep, **settings))
+    return to_images(pipe.generate(cond, count, null=pipe.null(negative), seeds=seeds, sampler=kept, **settings))

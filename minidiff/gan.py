@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minidiff.common import check_choice, check_int, check_number, seeded
+from minidiff.common import check_choice, check_int, check_number, randn, seeded
 from minidiff.nets.layers import ResidualBlock, group_norm
 from minidiff.training.config import check_betas
 from minidiff.training.ema import EMA
@@ -117,8 +117,8 @@ class GANResult:
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, averaged: bool = True) -> Tensor:
         """Draw n samples, (n, ...): one pass through the generator with its averaged (or its last) weights."""
-        z = torch.randn(n, self.latent, generator=generator)
-        return (self.ema.module() if averaged else self.generator)(z.to(next(self.generator.parameters()).device))
+        z = randn((n, self.latent), generator, next(self.generator.parameters()).device)
+        return (self.ema.module() if averaged else self.generator)(z)
 
 
 def discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor, r1: float = 0.0) -> Tensor:

@@ -22,7 +22,10 @@ def to_images(x: Tensor) -> list[Image]:
     """Pictures (B, 3, H, W), or gray (B, 1, H, W), in [-1, 1] as PIL images."""
     from PIL import Image
 
-    rgb = to_uint8(x).expand(-1, 3, -1, -1)  # gray, too
+    pixels = to_uint8(x)
+    if pixels.dim() != 4:
+        raise ValueError(f"`x` must be pictures (B, 3, H, W), one as x[None]; got shape {tuple(pixels.shape)}.")
+    rgb = pixels.expand(-1, 3, -1, -1)  # gray, too
     return [Image.fromarray(picture) for picture in rgb.permute(0, 2, 3, 1).cpu().numpy()]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minidiff.common import check_int, check_number, modes_kept
 from minidiff.data.emoji import STYLES, EmojiPictures, EmojiSet
+from minidiff.data.pixels import to_float
 from minidiff.nets.layers import ResidualBlock, group_norm
 
 SIZE = 64  # px that the judge looks at; other sizes are scaled
@@ -102,7 +103,7 @@ class Judge(nn.Module):
         home = self.scale.device
         with modes_kept(self):
             self.eval()
-            parts = [self(part.to(home).float().clamp(-1, 1)) for part in x.split(CHUNK)]
+            parts = [self(to_float(part.to(home)).clamp(-1, 1)) for part in x.split(CHUNK)]
         return torch.cat(parts) if parts else torch.zeros(0, FEATURES, device=home)
 
     @torch.no_grad()

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from minidiff import checkpoints
 from minidiff.common import (
-    CheckpointError,
     Condition,
     check_choice,
     check_int,
@@ -24,11 +23,11 @@ from minidiff.common import (
     seeds_from,
     shortened,
 )
-from minidiff.denoisers import READ_BY, NetDenoiser, check_encoder, reads
+from minidiff.denoisers import READ_BY, NetDenoiser, check_condition, check_encoder, reads
 from minidiff.guidance import Guided
 from minidiff.hub import fetch, model_card
 from minidiff.images import from_image, to_images
-from minidiff.samplers import STEPS, Step, check_settings, sample
+from minidiff.samplers import Step, as_step, check_settings, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
 from minidiff.text import MiniClip, TextEncoder, WordEncoder, as_list
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Callback = Callable[[int, Tensor], object]
+STRENGTH = 0.6  # how far a given picture is noised, unless it is said
 LONGEST_PROMPT = 20_000  # characters; far above any context, and a bound on what a stranger can make us tokenize
 
 
@@ -103,7 +103,7 @@ class TextToImage(ModelHubMixin):
         interval: tuple[float, float] = (0.0, 1.0),
         shift: float | None = None,
         image: Image | None = None,
-        strength: float = 0.6,
+        strength: float | None = None,
         callback: Callback | None = None,
     ) -> list[Image]:
         """Draw one picture per prompt; under `torch.autocast` in bfloat16, where the device has it, faster.
@@ -111,9 +111,9 @@ class TextToImage(ModelHubMixin):
         style: one of `styles`, or None to leave it to the prompt. steps: 1 to 1000, of the sampler, a name in `STEPS`
         or a step of your own. guidance: 0 to 100, 1 = off; above it, `negative` says what to move away from. seed:
         picture i is drawn with `seed + i`, so it does not depend on its batch. rescale and interval: see `Guided`.
-        shift: see `time_grid`. image: start from this picture, noised to time `strength` (0.01 to 1). callback: after
-        each step called as callback(i, x) with x (B, 3, H, W); it may return True to stop there. Raises ValueError
-        for anything out of range.
+        shift: see `time_grid`. image: start from this picture, noised to time `strength` (0.01 to 1; 0.6
+        if it is not said). callback: after each step called as callback(i, x) with x (B, 3, H, W); it may return True
+        to stop there. Raises ValueError for anything out of range.
         """
         prompts = self.check_prompts(prompts)
         cond = self.condition(prompts, style)
@@ -149,30 +149,31 @@ class TextToImage(ModelHubMixin):
         interval: tuple[float, float] = (0.0, 1.0),
         shift: float | None = None,
         start: Tensor | None = None,
-        strength: float = 0.6,
-        around: Callable[[Step], Step] = lambda step: step,
+        strength: float | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """What a call does, on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows.
-
-        around: makes another step of the sampler's, say one that keeps a part of the picture (`minidiff.editing`).
-        """
-        check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=strength)
+        """What a call does, on tensors: `count` pictures (B, 3, H, W) in [-1, 1] for a condition with 1 or B rows."""
+        share = 1.0 if start is None else STRENGTH if strength is None else strength
+        check_settings(steps=steps, guidance=guidance, sampler=sampler, rescale=rescale, strength=share)
+        check_condition(cond)
+        if strength is not None and start is None:
+            raise ValueError(f"`strength` needs a picture to begin with; got {strength} without one.")
         if null is not None and guidance <= 1:  # below, it would move towards what is not wanted
             raise ValueError(f"`negative` needs guidance above 1; got {guidance:g}.")
-        if len(seeds) != check_int("count", count, 1, 10**6):
-            raise ValueError(f"`seeds` must be one per picture ({count}); got {len(seeds)}.")
+        if not hasattr(seeds, "__len__") or len(seeds) != check_int("count", count, 1, 10**6):
+            raise ValueError(f"`seeds` must be one per picture, as range({count}); got {seeds!r:.60}.")
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
         x = randn((count, 3, self.size, self.size), generators, self.device)
-        first = noise_end(self.denoiser.schedule) * (1.0 if start is None else strength)
-        if start is not None and start.shape[1:] != x.shape[1:]:
-            raise ValueError(f"`start` must be of shape (B, *{tuple(x.shape[1:])}); got {tuple(start.shape)}.")
+        first = noise_end(self.denoiser.schedule) * share
+        shape = getattr(start, "shape", None)
+        if start is not None and shape not in (x.shape, (1, *x.shape[1:])):
+            got = tuple(shape) if shape else type(start).__name__
+            raise ValueError(f"`start` must be a tensor (1 or {count}, *{tuple(x.shape[1:])}); got {got}.")
         known = torch.zeros_like(x) if start is None else start.to(self.device).expand_as(x)
-        step = sampler if callable(sampler) else STEPS[sampler]
         x = forward_jump(self.denoiser.schedule, known, torch.full((count,), first, device=self.device), x)
         times = time_grid(self.denoiser.schedule, steps, start=first, shift=shift)
-        states = sample(around(step), denoiser, x, times, cond and cond.expand(count), generators)
+        states = sample(as_step(sampler), denoiser, x, times, cond and cond.expand(count), generators)
         for i, x in enumerate(states):
             if callback is not None and callback(i, x) is True:
                 break
@@ -285,11 +286,6 @@ class TextToImage(ModelHubMixin):
         are read. Raises ValueError when there is no such model, or when it is damaged or of another kind.
         """
         config, tensors, folder = checkpoints.load_model(fetch(name, **hub))
-        if config.get("kind") not in ("text-to-image", "denoiser"):
-            raise CheckpointError(
-                f"`checkpoint` {name} holds a {config.get('kind')}, which cannot draw; give a text-to-image model, "
-                f"such as {checkpoints.bundled()[0]} (a lora is drawn with by --recipe midjourney --look {name})."
-            )
         card = folder / "card.json"
         with checkpoints.understanding(name):
             denoiser = checkpoints.read_denoiser(config, tensors, name)

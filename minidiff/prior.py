@@ -49,6 +49,7 @@ class Prior(nn.Module):
     def __init__(self, dim: int = 128, width: int = 384, depth: int = 4):
         super().__init__()
         self.shape = {"dim": dim, "width": width, "depth": depth}
+        self.clip = ""  # the fingerprint of the CLIP that it was trained for, once that is known
         self.denoiser = NetDenoiser(MLP(dim, width, depth, pooled_dim=dim), RectifiedFlow(), "x0")
 
     @torch.no_grad()

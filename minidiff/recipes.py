@@ -73,23 +73,27 @@ def dalle(
     *,
     style: str | None = None,
     seed: int = 0,
-    rewriter: Callable[[str], str] | None = None,
-    prior: Prior | None = None,
+    rewriter: Callable[[str], str] | str | None = None,
+    prior: Prior | str | Path = "prior",
     noise: float = NOISE,
     **settings: Any,
 ) -> Drawing:
     """Draw as DALL·E 2 and 3 are described: the prompt rewritten, read whole, and turned into a picture's embedding.
 
     text -> prior -> CLIP image embedding, noised, which the U-Net is told together with the words (Ramesh et al.
-    2022). Picture i has the seed `seed + i`. rewriter: a function that makes a prompt more detailed (Betker et al.
-    2023), None for none; `style` is said after it. prior: the bundled one when None. noise: its share in
-    the embedding, 0 to 1. settings: those of `TextToImage.generate`, guidance 4 unless said otherwise.
+    2022). Picture i has the seed `seed + i`. rewriter: what makes a prompt more detailed (Betker et al. 2023), a
+    function, "expand", or a text-generation model of `transformers` by name; None for none; `style` is said after it.
+    prior: the bundled one, or another or its folder. noise: its share in the embedding, 0 to 1. settings: those of
+    `TextToImage.generate`, guidance 4 unless said otherwise.
     """
     check_number("noise", noise, 0, 1)
-    prompts, seeds = _asked(pipe, prompts, seed)
+    prompts, seeds = _asked("dalle", pipe, prompts, seed, settings)
     if not getattr(pipe.denoiser.net.config, "image_dim", None):
         raise ValueError("`pipe` must be a model that is told CLIP image embeddings, such as emoji-64; got another.")
-    prior = prior or load_prior(pipe=pipe)
+    prior = prior if isinstance(prior, Prior) else load_prior(prior, pipe=pipe)
+    _check_prior(prior, pipe)
+    if isinstance(rewriter, str):
+        rewriter = expand if rewriter == "expand" else HubRewriter(rewriter)
     write = cache(lambda prompt: rewriter(prompt) if rewriter is not None and prompt.strip() else prompt)
     texts = [write(prompt) for prompt in prompts]
     styled = texts if style is None else [pipe.styled(text, style) for text in texts]
@@ -118,11 +122,11 @@ def midjourney(
     """Draw as Midjourney is said to: few words, strong guidance, and a U-Net fine-tuned on a look of its own.
 
     Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. Picture i has the
-    seed `seed + i`. look: a fine-tune, the bundled one or a folder (`minidiff train midjourney`), None for none.
-    settings: those of `TextToImage.generate`, guidance 8 rescaled by 0.7 unless said otherwise.
+    seed `seed + i`. look: a fine-tune, the bundled one or a folder (`minidiff train midjourney`), None or "none" for
+    none. settings: those of `TextToImage.generate`, guidance 8 rescaled by 0.7 unless said otherwise.
     """
-    prompts, seeds = _asked(pipe, prompts, seed)
-    pipe = pipe if look is None else with_lora(pipe, look)
+    prompts, seeds = _asked("midjourney", pipe, prompts, seed, settings)
+    pipe = pipe if look in (None, "none") else with_lora(pipe, look)
     texts = [keywords(prompt) for prompt in prompts]
     x = pipe.generate(pipe.condition(texts), len(prompts), seeds=seeds, **MIDJOURNEY | settings)
     said = [
@@ -144,32 +148,8 @@ def check_recipe(recipe: str | None, **options: Any) -> None:
         "look": (recipe != "midjourney", "only the recipe midjourney has one"),
     }
     for name, value in options.items():
-        if value is not None and refused[name][0]:
+        if value is not None and name in refused and refused[name][0]:
             raise ValueError(f"`{name}` must be left out here, as {refused[name][1]}; got {str(value)!r}.")
-
-
-def cook(
-    pipe: TextToImage,
-    recipe: str,
-    prompts: Sequence[str],
-    style: str | None = None,
-    *,
-    rewriter: str | None = None,
-    prior: str | Path | None = None,
-    look: str | Path | None = None,
-    **settings: Any,
-) -> Drawing:
-    """Draw by the name of a recipe; rewriter: None, "expand" (offline), or a model of `transformers`.
-
-    prior, look: folders of one's own in place of the bundled models; look "none" draws without one. Raises ValueError
-    for an option that does not go with the recipe.
-    """
-    check_recipe(recipe, style=style, rewriter=rewriter, prior=prior, look=look)
-    if recipe == "midjourney":
-        return midjourney(pipe, prompts, look=None if look == "none" else look or "midjourney", **settings)
-    write = None if rewriter is None else expand if rewriter == "expand" else HubRewriter(rewriter)
-    own = None if prior is None else load_prior(prior, pipe=pipe)
-    return dalle(pipe, prompts, style=style, rewriter=write, prior=own, **settings)
 
 
 def sample_prior(prior: Prior, pooled: Tensor, seeds: Sequence[int], noise: float = NOISE, **settings: Any) -> Tensor:
@@ -185,20 +165,28 @@ def noised(image: Tensor, seeds: Sequence[int], noise: float = NOISE) -> Tensor:
 
 def load_prior(name: str | Path = "prior", *, pipe: TextToImage | None = None) -> Prior:
     """A trained prior, bundled or from a folder; raises CheckpointError when it is for another CLIP than pipe's."""
-    config, tensors, _ = checkpoints.load_model(name)
-    made_for = None if pipe is None or not isinstance(pipe.encoder, MiniClip) else fingerprint(pipe.encoder)
-    if config.get("kind") != "prior" or (pipe is not None and config.get("clip") != made_for):
-        raise CheckpointError(
-            f"`prior` must be one for this model's CLIP; {name} is not: run `minidiff train prior --clip CHECKPOINT` "
-            "and give its folder."
-        )
+    config, tensors, _ = checkpoints.load_model(name, "prior")
+    if config.get("kind") != "prior":
+        raise CheckpointError(f"`prior` must be a model of `minidiff train prior`; {name} is none.")
     with checkpoints.understanding(name):
         prior = Prior(**config["shape"])
         checkpoints.load_weights(prior, tensors, name)
+    prior.clip = config.get("clip", "")
+    if pipe is not None:
+        _check_prior(prior, pipe)
     return prior.eval().requires_grad_(False).to(pipe.device if pipe is not None else "cpu")
 
 
-def _asked(pipe: TextToImage, prompts: Any, seed: int) -> tuple[list[str], list[int]]:
+def _check_prior(prior: Prior, pipe: TextToImage) -> None:
+    if prior.clip and not (isinstance(pipe.encoder, MiniClip) and fingerprint(pipe.encoder) == prior.clip):
+        way = "run `minidiff train prior --clip CHECKPOINT` and give its folder"
+        raise CheckpointError(f"`prior` must be one for this model's CLIP; this is another's: {way}.")
+
+
+def _asked(
+    recipe: str, pipe: TextToImage, prompts: Any, seed: int, settings: dict[str, Any]
+) -> tuple[list[str], list[int]]:
+    check_recipe(recipe, **settings)
     prompts = pipe.check_prompts(prompts)
     if not isinstance(pipe.encoder, MiniClip):
         raise ValueError("`pipe` must be a model with a CLIP, such as emoji-64; got one that reads no free text.")

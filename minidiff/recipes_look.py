@@ -132,6 +132,7 @@ def add_lora(net: nn.Module) -> None:
 
     So a fine-tune on pictures of one's own begins; `save_lora` keeps it, and `with_lora` draws with it.
     """
+    _check_bare(net)
     if hasattr(net, "peft_config"):
         raise ValueError("`net` must be without LoRA; this one was given to `add_lora` before.")
     try:
@@ -142,8 +143,14 @@ def add_lora(net: nn.Module) -> None:
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers), net)
 
 
+def _check_bare(net: Any) -> None:
+    if hasattr(net, "net") or hasattr(net, "denoiser"):
+        raise ValueError(f"`net` must be the network itself, `pipe.denoiser.net`; got {type(net).__name__}.")
+
+
 def save_lora(folder: str | Path, net: nn.Module) -> None:
     """Write what `add_lora` gave a network, for `with_lora`, with the `fingerprint` of the network before."""
+    _check_bare(net)
     if not hasattr(net, "peft_config"):
         raise ValueError("`net` must be a network that was given to `add_lora`; this one has no LoRA.")
     from peft import get_peft_model_state_dict
@@ -160,11 +167,11 @@ def with_lora(pipe: TextToImage, look: str | Path = "midjourney", strength: floa
     weights than the pipeline's.
     """
     check_number("strength", strength, 0, 2)
-    config, tensors, _ = checkpoints.load_model(look)
+    config, tensors, _ = checkpoints.load_model(look, "look")
     if config.get("kind") != "lora" or config.get("base") != fingerprint(pipe.denoiser.net):
         raise CheckpointError(
-            f"`look` must be a fine-tune of this very model; {look} is not: run `minidiff train midjourney --clip "
-            "CHECKPOINT` and give its folder."
+            f"`look` must be a fine-tune of this very model; {look} is not: load the one that it was made from, "
+            "without a look, or make one by `minidiff train midjourney --clip CHECKPOINT`."
         )
     denoiser = copy.deepcopy(pipe.denoiser)
     weights = dict(denoiser.net.named_parameters())

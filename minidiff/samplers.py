@@ -58,9 +58,9 @@ def sample(
     """Walk x (B, ...) along `times` and yield every state on the way; the last one is the sample.
 
     times: N + 1 strictly decreasing numbers in [0, 1], see `time_grid`; N states are yielded after the initial x.
-    generator: one, or one per sample: then a sample does not depend on the batch it is drawn in. Raises ValueError
-    for other times, a denoiser without schedule, a condition that it does not read, and a step that does not return
-    (x_s, memory).
+    generator: one, or one per sample: then a sample does not depend on the batch it is drawn in. Raises ValueError,
+    when the first state is asked for, for other times, a denoiser without schedule, a condition that it does not
+    read, and a step that does not return (x_s, memory).
     """
     if not callable(step):
         raise ValueError(f"`step` must be a function, as `ddim_step`; got {step!r:.80}: by name, it is STEPS[name].")
@@ -217,10 +217,15 @@ def dpmpp_2m_step(
 STEPS: dict[str, Step] = {"ddpm": ddpm_step, "ddim": ddim_step, "heun": heun_step, "dpmpp_2m": dpmpp_2m_step}
 
 
+def as_step(sampler: str | Step) -> Step:
+    """The step that `STEPS` has by this name, or the one that was given."""
+    return sampler if callable(sampler) else STEPS[check_choice("sampler", sampler, STEPS)]
+
+
 SETTINGS: dict[str, Callable[[Any], Any]] = {
     "steps": lambda value: check_int("steps", value, 1, 1000),
     "guidance": lambda value: check_number("guidance", value, 0, 100),
-    "sampler": lambda value: callable(value) or check_choice("sampler", value, STEPS),
+    "sampler": as_step,
     "rescale": lambda value: check_number("rescale", value, 0, 1),
     "strength": lambda value: check_number("strength", value, 0.01, 1.0),
 }

@@ -6,6 +6,7 @@ Everywhere in minidiff x_t = alpha(t) x0 + sigma(t) eps with t from 0 (data) to 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -152,7 +153,8 @@ def own_shift(schedule: NoiseSchedule) -> float:
 
 def make_schedule(name: str) -> Any:
     """The schedule called "linear", "cosine" or "flow", or by a name that was added to `SCHEDULES`."""
-    return SCHEDULES[check_choice("schedule", name, SCHEDULES)]()
+    made = SCHEDULES[check_choice("schedule", name, SCHEDULES)]
+    return made() if callable(made) else copy.copy(made)
 
 
 def check_schedule(schedule: Any) -> NoiseSchedule:
@@ -163,17 +165,18 @@ def check_schedule(schedule: Any) -> NoiseSchedule:
 
 
 def check_falling(schedule: Any) -> NoiseSchedule:
-    """Return a schedule that, asked for two times, gives a number for each, with less signal to noise at the later.
+    """Return a schedule that gives a number for each time, with less and less signal, at the end no more than noise.
 
     Raises ValueError for another one.
     """
     if isinstance(check_schedule(schedule), torch.nn.Module):  # learned, and perhaps on a GPU
         return schedule
-    t = torch.tensor([0.25, 0.75], device="cpu")
+    t = torch.tensor([0.25, 0.75, noise_end(schedule)], device="cpu")
     ratio = torch.as_tensor(schedule.alpha(t)) / torch.as_tensor(schedule.sigma(t))
-    if ratio.shape != t.shape or not torch.inf > ratio[0] > ratio[1]:
-        got = f"{ratio.tolist()!r:.40} at {t.tolist()}"
-        raise ValueError(f"`schedule` must give (B,) numbers at times (B,), alpha / sigma falling; got {got}.")
+    if ratio.shape != t.shape or not torch.inf > ratio[0] > ratio[1] >= ratio[2] or not ratio[2] <= 1:
+        got = f"{ratio.tolist()!r:.60} at {t.tolist()!r:.40}"
+        said = "numbers (B,) at times (B,) from 0 to 1, alpha / sigma falling, to 1 or less"
+        raise ValueError(f"`schedule` must give {said}; got {got}.")
     return schedule
 
 

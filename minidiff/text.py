@@ -7,7 +7,7 @@ CLIP, T5 or sentence encoder of `transformers`; `WordEncoder`, a closed vocabula
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minidiff.common import TextEmbedding, check_choice, check_int, pick_device
+from minidiff.data.pixels import to_float
 
 PAD, BOS, EOS = 0, 1, 3  # token 2 is <unk>; CLIP's code in transformers treats an end token of 2 specially
 
@@ -34,7 +35,7 @@ class TextEncoder(Protocol):
         ...
 
 
-def as_list(words: Sequence[str], name: str = "prompts") -> list[str]:
+def as_list(words: Iterable[str], name: str = "prompts") -> list[str]:
     """Prompts, or other words, as a list; raises ValueError for a single string, which is a sequence of letters."""
     if isinstance(words, str):
         raise ValueError(f"`{name}` must be a list of strings; got one string {words[:80]!r}: write [{name[:-1]}].")
@@ -136,15 +137,15 @@ class MiniClip(nn.Module):
         return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:  # type: ignore[override]
+    def forward(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode prompts: tokens (B, L, text_width), mask (B, L), pooled (B, dim)."""
         ids, mask = self.tokenize(prompts)
         device = self.model.logit_scale.device
         return self.encode_ids(ids.to(device), mask.to(device))
 
     def encode_image(self, pictures: Tensor) -> Tensor:
-        """CLIP image embeddings (B, dim), root-mean-square 1, of pictures (B, 3, H, W) in [-1, 1]."""
-        size = self.config.image_size
+        """CLIP image embeddings (B, dim), root-mean-square 1, of pictures (B, 3, H, W), uint8 or in [-1, 1]."""
+        size, pictures = self.config.image_size, to_float(pictures)
         if pictures.shape[-2:] != (size, size):
             pictures = F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
         out = self.model.vision_model(pixel_values=pictures)
@@ -234,7 +235,7 @@ class WordEncoder(nn.Module):
     @classmethod
     def of(cls, captions: Sequence[str], **settings: Any) -> WordEncoder:
         """An untrained encoder that knows the words of these captions and is as long as the longest."""
-        rows = [_words(caption) for caption in captions]
+        rows = [_words(caption) for caption in as_list(captions, "captions")]
         if not any(rows):
             raise ValueError(f"`captions` must have at least one word between them; got {list(captions)!r:.80}.")
         return cls(("<pad>", *sorted({word for row in rows for word in row})), max(map(len, rows)), **settings)
@@ -242,6 +243,10 @@ class WordEncoder(nn.Module):
     def tokenize(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Word ids (B, context) and their mask; see `word_ids`."""
         return word_ids(prompts, self._place, self.context)
+
+    def words(self, prompt: str) -> list[str]:
+        """The words of a prompt, in the order of the token states."""
+        return _words(prompt)
 
     def encode_ids(self, ids: Tensor, mask: Tensor) -> TextEmbedding:
         """Encode word ids (B, L) with their mask (B, L)."""
@@ -252,7 +257,7 @@ class WordEncoder(nn.Module):
         return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
 
     @torch.no_grad()
-    def __call__(self, prompts: Sequence[str]) -> TextEmbedding:  # type: ignore[override]
+    def forward(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode prompts: tokens (B, L, dim), mask (B, L), pooled (B, dim)."""
         ids, mask = self.tokenize(prompts)
         return self.encode_ids(ids.to(self.position.device), mask.to(self.position.device))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minidiff.common import Condition, NoiseSchedule, Prediction, as_times, check_choice, check_int
-from minidiff.schedules import transition
+from minidiff.schedules import check_schedule, transition
 
 Numbers = Tensor | Sequence[float] | Sequence[Sequence[float]]
 
@@ -27,7 +27,7 @@ class Mixture:
     """
 
     def __init__(self, weights: Numbers, means: Numbers, stds: Numbers, labels: Numbers | None = None):
-        self.means = torch.as_tensor(means, dtype=torch.float64)
+        self.means = torch.as_tensor(means, dtype=torch.float64).clone()
         if self.means.dim() != 2:
             raise ValueError(f"`means` must have shape (K, D); got {tuple(self.means.shape)}.")
         weights, self.stds = self._one_per_mean("weights", weights), self._one_per_mean("stds", stds)
@@ -129,8 +129,9 @@ class ExactDenoiser:
     """
 
     def __init__(self, mixture: Mixture, schedule: NoiseSchedule):
-        self.mixture = mixture
-        self.schedule = schedule
+        if not isinstance(mixture, Mixture):
+            raise ValueError(f"`mixture` must be a Mixture, as points('moons'); got {type(mixture).__name__}.")
+        self.mixture, self.schedule = mixture, check_schedule(schedule)
 
     def __call__(self, x_t: Tensor, t: Tensor | float, cond: Condition | None = None) -> Prediction:
         """x_t: (B, D), t: a number or (B,). Returns x0 and eps, (B, D), in x_t's precision."""

@@ -97,7 +97,7 @@ def test_one_prompt_is_one_prompt_for_a_model_without_words() -> None:
 
 
 def test_seeds_that_are_not_one_per_picture_are_refused_by_their_name() -> None:
-    with pytest.raises(ValueError, match=r"`seeds` must be one per picture \(4\); got 2"):
+    with pytest.raises(ValueError, match=r"`seeds` must be one per picture, as range\(4\); got \[0, 1\]"):
         small_pipe().generate(None, 4, seeds=[0, 1])
 
 

@@ -70,7 +70,7 @@ def test_a_saved_judge_says_the_same_to_half_precision(tmp_path) -> None:
 def test_a_folder_without_a_fitting_judge_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         load_judge(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="prior is none"):
+    with pytest.raises(ValueError, match="`judge` must be one of judge, or the folder of a model; got 'prior'"):
         load_judge("prior")
     save_judge(tmp_path, small_judge())
     config = json.loads((tmp_path / "config.json").read_text())

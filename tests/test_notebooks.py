@@ -96,7 +96,7 @@ def _names(code: str) -> tuple[set[str], set[str]]:
 
 
 def _taken_and_set(source: str) -> tuple[set[str], set[str]]:
-    """The names that a cell takes from others, or a function in it at any time, and those that it sets (no imports)."""
+    """What a cell takes from others, or a function in it at any time, and what it sets, imports aside."""
     taken: set[str] = set()
     bound: set[str] = set()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from minidiff.common import TextEmbedding, randn, seeded
 from minidiff.denoisers import NetDenoiser
 from minidiff.pipeline import TextToImage
+from minidiff.samplers import ddim_step
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.training import CheckpointError, Denoising, TensorSource, TrainConfig, train
 
@@ -97,14 +98,11 @@ def test_drawing_begins_with_as_much_noise_as_the_schedule_ends_with() -> None:
     pipe = TextToImage(NetDenoiser(small_net(), VarianceExploding(), "v"))
     begun: list[Tensor] = []
 
-    def look(step: Any) -> Any:
-        def looking(denoiser: Any, x_t: Tensor, *rest: Any, **more: Any) -> Any:
-            begun.append(x_t)
-            return step(denoiser, x_t, *rest, **more)
+    def looking(denoiser: Any, x_t: Tensor, *rest: Any, **more: Any) -> Any:
+        begun.append(x_t)
+        return ddim_step(denoiser, x_t, *rest, **more)
 
-        return looking
-
-    pipe.generate(None, 2, steps=1, seeds=[0, 1], around=look)
+    pipe.generate(None, 2, steps=1, seeds=[0, 1], sampler=looking)
     assert torch.allclose(begun[0], 80 * randn((2, 3, 16, 16), [seeded(0), seeded(1)]))
 
 

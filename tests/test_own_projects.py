@@ -221,7 +221,7 @@ def test_what_is_likeliest_mistaken_in_a_training_is_said() -> None:
             r"`objective` must return a loss, .*Denoising\(denoiser",
         ),
         (lambda: Denoising(MLP()), "`denoiser` must have a loss, as a NetDenoiser has; got MLP"),
-        (lambda: NetDenoiser(MLP, CosineSchedule()), r"`net` must be a network, not its class: write MLP\(\.\.\.\)"),  # type: ignore[arg-type]
+        (lambda: NetDenoiser(MLP, CosineSchedule()), r"`net` must be a network, as UNet\(config\), not its class"),  # type: ignore[arg-type]
         (lambda: train(Denoising(denoiser), source, {"steps": 1}, device="cpu"), r"`config` must be a TrainConfig"),  # type: ignore[arg-type]
         (lambda: TextToImage(MLP()), "`denoiser` must be a NetDenoiser with a UNet for 3 channels, .*got MLP"),  # type: ignore[arg-type]
         (lambda: Condition(text="a cat"), r"`text` must be what an encoder says, .*got 'a cat'"),  # type: ignore[arg-type]
@@ -246,12 +246,12 @@ def test_a_schedule_is_asked_once_before_it_is_used() -> None:
             return self.given(torch.as_tensor(t))
 
     for alpha, got in (
-        (lambda t: t, r"\[1\.0, 1\.0\] at \[0\.25, 0\.75\]"),
-        (lambda t: t[None], r"\[\[1\.0, 1\.0\]\]"),
-        (lambda t: t * float("nan"), r"\[nan, nan\]"),
+        (lambda t: t, r"\[1\.0, 1\.0, 1\.0\] at \[0\.25, 0\.75, 1\.0\]"),
+        (lambda t: t[None], r"\[\[1\.0, 1\.0, 1\.0\]\]"),
+        (lambda t: t * float("nan"), r"\[nan, nan, nan\]"),
     ):
         with pytest.raises(
-            ValueError, match=rf"`schedule` must give \(B,\) numbers .*alpha / sigma falling; got {got}"
+            ValueError, match=rf"`schedule` must give numbers .*alpha / sigma falling, to 1 or less; got {got}"
         ):
             NetDenoiser(MLP(), Odd(alpha))
     NetDenoiser(MLP(), Odd(lambda t: 1.0))  # a number for all times is one, too

@@ -171,7 +171,7 @@ def test_wrong_settings_are_refused_before_anything_is_built(
 
 
 def test_a_clip_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"`checkpoint` must be one of .*; got 'no-such-clip'"):
+    with pytest.raises(ValueError, match=r"`clip` must be one of .*; got 'no-such-clip'"):
         run("emoji-cpu", tmp_path, clip="no-such-clip", device="cpu")
     with pytest.raises(ValueError, match="`clip` must be a checkpoint with a mini-CLIP"):
         run("emoji-cpu", tmp_path, clip="teaching", device="cpu")

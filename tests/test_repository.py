@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "minidiff").rglob("*.py"))
 FLOORS = {
     "common": 0,
-    **dict.fromkeys(("schedules", "nets.layers"), 1),
+    **dict.fromkeys(("schedules", "nets.layers", "data.pixels"), 1),
     **dict.fromkeys(("nets.unet", "nets.mlp", "text", "denoisers"), 2),
     **dict.fromkeys(("toy", "data", "guidance", "samplers", "training"), 3),
     **dict.fromkeys(("clip", "prior", "judge", "gan", "versus", "metrics", "plotting", "frames", "learn"), 4),
@@ -117,7 +117,7 @@ def test_a_file_is_read_in_one_sitting(path: Path) -> None:
 
 
 def test_the_library_stays_small() -> None:
-    """At most 7,200 lines of code: growing beyond is a decision. Docstrings, comments and blank lines not counted."""
+    """At most 7,250 lines of code: growing beyond is a decision. Docstrings, comments and blank lines not counted."""
     count = 0
     for path in LIBRARY:
         text = path.read_text(encoding="utf-8")
@@ -133,7 +133,7 @@ def test_the_library_stays_small() -> None:
             for i, line in enumerate(lines, 1)
             if i not in quiet and line.strip() and not line.strip().startswith("#")
         )
-    assert count <= 7200, f"{count} lines"
+    assert count <= 7250, f"{count} lines"
 
 
 def test_nothing_can_run_code_from_a_file_of_weights() -> None:

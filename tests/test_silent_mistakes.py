@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one word as styles": (lambda: TextToImage(styles_pipe().denoiser, None, "art"), "`styles` must be a list"),
     "a start of another size": (
         lambda: small_pipe().generate(None, 1, seeds=[0], start=torch.zeros(1, 3, 32, 32)),
-        r"`start` must be of shape \(B, \*\(3, 16, 16\)\); got \(1, 3, 32, 32\)",
+        r"`start` must be a tensor \(1 or 1, \*\(3, 16, 16\)\); got \(1, 3, 32, 32\)",
     ),
     "a picture of a style that is not held": (
         lambda: EmojiPictures(load_emoji(), size=4, styles=["noto"]).batch(torch.tensor([5, 5 + len(load_emoji())])),
@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a sampler in capitals": (lambda: check_settings(sampler="DDIM"), "Did you mean 'ddim'"),
     "something to move towards": (
         lambda: small_pipe()("cat", negative="dog", guidance=0.5),
-        "`negative` needs guidance above 1; got 'dog' at 0.5",
+        "`negative` needs guidance above 1; got 0.5",
     ),
     "something to move away from, unguided": (
         lambda: small_pipe()("cat", negative="dog", guidance=1),

@@ -64,7 +64,7 @@ def generate(
     from minidiff.common import check_int, pick_device
     from minidiff.images import animation, grid, save_png, to_images
     from minidiff.pipeline import TextToImage
-    from minidiff.recipes import DALLE, MIDJOURNEY, check_recipe, cook
+    from minidiff.recipes import DALLE, MIDJOURNEY, check_recipe, dalle, midjourney
     from minidiff.samplers import check_settings
 
     check_int("count", count, 1, 64)
@@ -101,8 +101,11 @@ def generate(
         settings |= {"style": style, "negative": negative}
         images = pipe(wanted, callback=show, **settings)
     else:
-        images, said = cook(pipe, recipe, wanted, style, callback=show, **options, **settings)
-        settings |= {"recipe": recipe, "style": style, **options}
+        options |= {"style": style}
+        told: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        draw: Any = dalle if recipe == "dalle" else midjourney
+        images, said = draw(pipe, wanted, callback=show, **told, **settings)
+        settings |= {"recipe": recipe, **options}
         print("\n".join(f"prompt {i + 1}: {line}" for i, line in enumerate(said[::count])), file=sys.stderr)
     settings |= {"checkpoint": checkpoint}
     if not is_folder(out):

@@ -39,7 +39,7 @@ class CaptionedPictures(InMemory):
         if len(counts) > 1:
             raise ValueError(
                 f"`captions` must have one entry per picture ({len(pictures)}), as must `labels`; "
-                f"got {len(captions)} captions and {0 if labels is None else len(labels)} labels."
+                f"got {len(captions)} captions and {'no' if labels is None else len(labels)} labels."
             )
         if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
             got = pictures.dtype if isinstance(pictures, Tensor) else type(pictures).__name__
@@ -127,6 +127,8 @@ def _find(root: Path, problems: dict[str, str]) -> Iterator[tuple[str, Path]]:
 
 def _captions(root: Path, captions: Any, files: Mapping[str, Path], problems: dict[str, str]) -> dict[str, str]:
     """Return name -> caption; entries for pictures that are not there, and empty captions, go to `problems`."""
+    if not isinstance(captions, Mapping | str | os.PathLike | None):
+        raise ValueError(f"`captions` must map names to captions, or be a .csv or .jsonl; got {captions!r:.60}.")
     if isinstance(captions, Mapping):
         pairs = list(captions.items())
     else:
@@ -206,8 +208,8 @@ def from_torchvision(dataset: Any, size: int, limit: int | None = None, *, fit: 
     classes = getattr(dataset, "classes", None)
     pictures, captions, labels = [], [], []
     for index in range(count):
-        picture, target, *_ = dataset[index]
         try:
+            picture, target, *_ = dataset[index]
             pictures.append(to_tensor(on_paper(to_pil(picture)), size, fit))
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"`dataset` item {index} is no usable picture: {error}.") from None

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 0..255 to float32 in [-1, 1]: x = pixels / 127.5 - 1. Floats are taken to lie there already."""
+    check_tensor(pixels)
     return pixels.float() if pixels.is_floating_point() else pixels.float() / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> Tensor:
     """Float in [-1, 1] to the nearest uint8 0..255; what lies outside is cut off. Integers are taken for 0..255."""
+    check_tensor(x)
     if x.dtype == torch.uint8:
         return x
     if not x.is_floating_point():
         return x.clamp(0, 255).to(torch.uint8)
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_tensor(pictures: Any) -> None:
+    """Raise ValueError for what is no tensor, such as PIL images."""
+    if not isinstance(pictures, Tensor):
+        way = "torch.cat([from_image(image, 64) for image in images]), from minidiff.images"
+        raise ValueError(f"Pictures must be a tensor (B, 3, H, W); got {type(pictures).__name__}. PIL images: {way}.")
 
 
 def shrink(pixels: Tensor, size: int) -> Tensor:

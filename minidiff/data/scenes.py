@@ -6,8 +6,10 @@ groups, where the first lies as seen from the second. `minidiff.data.shapes` dra
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
+from itertools import product, starmap
 
 import numpy as np
 
@@ -63,6 +65,12 @@ class Group:
         return " ".join([number, *words]) + ("s" if self.count > 1 else "")
 
 
+@cache
+def _groups() -> dict[str, Group]:
+    every = starmap(Group, product(COUNTS, (None, *SIZES), COLORS, SHAPES))
+    return {group.caption(): group for group in every}
+
+
 @dataclass(frozen=True)
 class Scene:
     """One group alone, or two groups and the `relation` of the first to the second.
@@ -88,6 +96,13 @@ class Scene:
                 f"`second` must differ from `first` in color or shape; "
                 f"both are {self.first.color} {self.first.shape}s."
             )
+
+    @classmethod
+    def of(cls, caption: str) -> Scene:
+        """The scene that a caption describes, as `caption` would; raises ValueError for other words."""
+        first, *rest = re.split(f" ({'|'.join(RELATIONS)}) ", " ".join(caption.lower().split()), maxsplit=1)
+        groups = [_groups()[check_choice("caption", words, _groups())] for words in (first, *rest[1:])]
+        return cls(groups[0], rest[0], groups[1]) if rest else cls(groups[0])
 
     @property
     def groups(self) -> tuple[Group, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minidiff.data.pixels import to_float
 from minidiff.data.scenes import COLORS, COUNTS, SHAPES, SIZES, Group, Scene
 from minidiff.data.shapes import SUBPIXELS, stamp
 
@@ -91,14 +92,12 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 
 def _as_array(picture: Tensor) -> np.ndarray:
     """Return a picture as float (3, 32, 32) in [-1, 1]; larger ones are averaged down."""
+    values = to_float(picture).detach().cpu()
     if picture.ndim != 3 or picture.shape[0] != 3 or picture.shape[1] != picture.shape[2] or picture.shape[1] % 32:
         raise ValueError(
             f"`picture` must have shape (3, S, S) with S a multiple of 32; got {tuple(picture.shape)}: "
             "pass one picture at a time."
         )
-    values = picture.detach().float().cpu()
-    if picture.dtype == torch.uint8:
-        values = values / 127.5 - 1
     if picture.shape[1] > 32:
         values = torch.nn.functional.avg_pool2d(values, picture.shape[1] // 32)
     return values.clamp(-1, 1).numpy()
@@ -195,22 +194,23 @@ def compare(wanted: Scene, seen: Scene | None) -> dict[str, bool]:
     return best
 
 
-def adherence(pictures: Tensor | Sequence[Scene | None], scenes: Sequence[Scene]) -> dict[str, Any]:
+def adherence(pictures: Tensor | Sequence[Scene | None], scenes: Sequence[Scene | str]) -> dict[str, Any]:
     """Return the shares in [0, 1] of pictures (B, 3, S, S) that show their scene: "all", and each attribute.
 
-    pictures: or what `read` found in them. "readable" is the share that the oracle can read; an unreadable picture is
-    wrong in everything. "relation" is a share of the scenes that have two groups (None without any). Raises
-    ValueError when the numbers differ.
+    pictures: or what `read` found in them. scenes: or their captions. "readable" is the share that the oracle can
+    read; an unreadable picture is wrong in everything. "relation" is a share of the scenes that have two groups (None
+    without any). Raises ValueError when the numbers differ.
     """
     if len(pictures) != len(scenes) or not len(scenes):
         raise ValueError(
             f"`pictures` and `scenes` must be equally many, at least one each; got {len(pictures)} and {len(scenes)}."
         )
+    asked = [Scene.of(scene) if isinstance(scene, str) else scene for scene in scenes]
     seen = [read(picture) if isinstance(picture, Tensor) else picture for picture in pictures]
-    answers = [compare(scene, reading) for scene, reading in zip(scenes, seen, strict=True)]
+    answers = [compare(scene, reading) for scene, reading in zip(asked, seen, strict=True)]
     shares: dict[str, Any] = {
         name: float(np.mean([answer[name] for answer in answers])) for name in ("all", *ATTRIBUTES)
     }
-    related = [a["relation"] for a, scene in zip(answers, scenes, strict=True) if scene.relation]
+    related = [a["relation"] for a, scene in zip(answers, asked, strict=True) if scene.relation]
     shares["relation"] = float(np.mean(related)) if related else None
     return shares | {"readable": float(np.mean([reading is not None for reading in seen]))}

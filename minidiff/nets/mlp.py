@@ -37,12 +37,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """x (B, dim), t (B,) -> (B, dim)."""
-        embedding = self.time(t)
+        embedding, cond = self.time(t), Condition() if cond is None else cond
         if self.label is not None:
             none = torch.zeros(len(x), dtype=torch.long, device=x.device)
-            label = none if cond is None or cond.label is None else cond.label
-            embedding = embedding + embed_label(self.label, label)
-        if self.pooled is not None and cond is not None and cond.text is not None:
+            embedding = embedding + embed_label(self.label, none if cond.label is None else cond.label)
+        if self.pooled is not None and cond.text is not None:
             embedding = embedding + self.pooled(cond.text.pooled)
         h = self.inlet(x)
         for layer in self.hidden:

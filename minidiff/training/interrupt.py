@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: the step is finished and saved before the run ends."""
+"""Ctrl-C, or a polite request to end, during a training: the step is finished and saved before the run ends."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ from typing import Any
 
 
 class Interrupt:
-    """Remembers that Ctrl-C was pressed; pressed once more, it interrupts at once."""
+    """Remembers that Ctrl-C was pressed, or SIGTERM came; once more, and it interrupts at once."""
 
-    pressed = False
+    pressed: int = 0  # the signal
 
-    def __call__(self, *_signal: Any) -> None:
-        """What Python calls when SIGINT comes."""
+    def __call__(self, number: int, *_frame: Any) -> None:
+        """What Python calls when the signal comes."""
         if self.pressed:
             raise KeyboardInterrupt
-        self.pressed = True
+        self.pressed = number
         os.write(2, b"\nFinishing this step and saving. Ctrl-C again ends the run at once.\n")
 
 
 @contextmanager
 def held_back(wanted: bool) -> Iterator[Interrupt]:
-    """Within this block Ctrl-C is noted, not raised: where `wanted`, and where Python would raise it here."""
+    """Within this block Ctrl-C and SIGTERM are noted, not obeyed: where `wanted`, and where nobody else listens.
+
+    A SIGTERM, which batch systems and `docker stop` send, is obeyed at the end of the block.
+    """
     interrupt = Interrupt()
-    here = threading.current_thread() is threading.main_thread()
-    if not (wanted and here and signal.getsignal(signal.SIGINT) is signal.default_int_handler):
-        yield interrupt
-        return
-    signal.signal(signal.SIGINT, interrupt)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    here = wanted and threading.current_thread() is threading.main_thread()
+    before = {number: handler for number, handler in usual.items() if here and signal.getsignal(number) == handler}
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if interrupt.pressed == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)

@@ -204,7 +204,10 @@ class Run:
 
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = self.objective(batch, self.noise).float().mean()
+            loss = self.objective(batch, self.noise)
+        if not (isinstance(loss, Tensor) and loss.requires_grad):
+            raise ValueError(f"`objective` must return a loss to learn from, a tensor; got {loss!r:.60}.")
+        loss = loss.float().mean()
         loss.backward()
         loss = loss.detach()
         if self.team.num_processes > 1:

@@ -56,8 +56,10 @@ class Denoising(nn.Module):
         super().__init__()
         if type(self).forward is Denoising.forward and not hasattr(denoiser, "loss"):
             raise ValueError(f"`denoiser` must have a loss, as a NetDenoiser has; got {type(denoiser).__name__}.")
-        self.denoiser = denoiser
-        self.drop = drop
+        if not isinstance(drop, ConditionDropout | None):
+            way = "ConditionDropout(text=0.9, image=0, both=0, none=0.1)"
+            raise ValueError(f"`drop` must be a ConditionDropout, as {way}; got {drop!r:.60}.")
+        self.denoiser, self.drop = denoiser, drop
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
         if 0 < label_drop < 1 and not reads(denoiser, "label"):
             raise ValueError("`label_drop` must be 0 for a network without labels; UNetConfig(labels=N) reads N.")
@@ -80,7 +82,8 @@ class Denoising(nn.Module):
     @property
     def details(self) -> dict[str, Any]:
         """How it is learned: the weights of errors and times, what is dropped, and the schedule at three times."""
-        denoiser, said = self.denoiser, {"drop": str(self.drop), "label_drop": self.label_drop}
+        denoiser = self.denoiser
+        said = {"objective": type(self).__name__, "drop": str(self.drop), "label_drop": self.label_drop}
         if not isinstance(denoiser, NetDenoiser) or isinstance(denoiser.schedule, nn.Module):  # one's own, or learned
             return said
         schedule, home = denoiser.schedule, next(denoiser.parameters(), torch.empty(0)).device
@@ -131,6 +134,8 @@ class JointDenoising(Denoising):
     def forward(self, batch: tuple[Tensor, Any], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,)."""
         x0, captions = batch
+        if not isinstance(captions, list | tuple):
+            raise ValueError(f"`source` must give pairs of x0 and captions here; got {type(captions).__name__}.")
         words = isinstance(captions[0], str)
         ids, mask = self.encoder.tokenize(list(captions)) if words else captions  # type: ignore
         text = self.encoder.encode_ids(ids.to(x0.device), mask.to(x0.device))  # type: ignore
