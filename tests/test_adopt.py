@@ -57,6 +57,7 @@ def test_a_better_model_brings_its_marks_into_the_card(here: Path) -> None:
     before = read(here / CARD)
     done = adopt(here, 0.1)
     assert done.returncode == 0 and "on the validation split" in done.stdout, done.stderr
+    assert "copies of training pictures: " in done.stdout and "test 0.000" in done.stdout
     card, page = read(here / CARD), read(here / PAGE / "evaluation.json")
     assert card["steps"] == 7 and card["text_encoder"] == before["text_encoder"]
     assert card["evaluation"]["rows"]["model"]["style"]["mean"] == 0.25

@@ -158,12 +158,17 @@ def test_a_paper_is_cited_as_the_list_of_papers_has_it(chapter: dict[str, Any]) 
         assert words.startswith(author) and year in words, (words, address)
 
 
-def test_only_the_code_of_figures_and_the_imports_are_folded(chapter: dict[str, Any]) -> None:
+# What reads a measurement that was stored: where there is much of it, it would hide the argument.
+STORED = re.compile(r"\b(values|cube|effect|interaction|of_both|changes|effects|gains)\b")
+
+
+def test_only_figures_imports_and_the_reading_of_stored_measurements_are_folded(chapter: dict[str, Any]) -> None:
     cells = _code(chapter)
     for cell in cells[2:]:
         if "hide-input" in cell["metadata"].get("tags", []):
+            source = "".join(cell["source"])
             shown = {kind for output in cell["outputs"] for kind in output.get("data", {})}
-            assert shown & {"image/png", "text/html"}, "".join(cell["source"])
+            assert shown & {"image/png", "text/html"} or STORED.search(source), source
     assert cells[1]["metadata"]["tags"] == ["hide-input"] and "import" in "".join(cells[1]["source"])
 
 

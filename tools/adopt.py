@@ -31,6 +31,9 @@ def card_with_marks(card: dict[str, Any], before: dict[str, Any], found: dict[st
     rows = {who: {mark: v for mark, v in test["rows"][who]["all"].items() if mark != "n"} for who in old["rows"]}
     told = {"prompts": test["pictures"], "pictures_per_prompt": settings["repeats"], "shift": found["shift"]}
     told |= {name: settings[name] for name in ("steps", "guidance")}
+    told["precision"] = f"fp32 on {card['device']}"
+    again = f"`minidiff evaluate emoji-64 --repeats {settings['repeats']}` draws and marks them again."
+    told["note"] = f"Guidance and shift were chosen on the validation split. {again}"
     return card | {"text_encoder": before["text_encoder"], "evaluation": old | told | {"rows": rows}}
 
 
@@ -54,6 +57,8 @@ def main(folder: Path) -> None:
     for mark in MARKS:
         print(f"{mark:10} {old[mark]['mean']:.3f} -> {new[mark]['mean']:.3f}", end=" ")
         print(f"[{new[mark]['low']:.3f}, {new[mark]['high']:.3f}] on the validation split")
+    copied = {split: rate["copies"]["mean"] for split, rate in found["copies"].items() if "copies" in rate}
+    print("copies of training pictures:", ", ".join(f"{split} {share:.3f}" for split, share in copied.items()))
     if new["similarity"]["mean"] <= old["similarity"]["mean"]:
         sys.exit("It is not nearer to the true pictures than the one that ships: nothing was copied.")
     card = card_with_marks(read(runs / "emoji-64" / "card.json"), read(ROOT / CARD), found)

@@ -2,25 +2,31 @@
 # Train a new flagship and measure all that hangs on it: bash tools/flagship.sh [MINUTES], on a machine with one GPU,
 # in a *copy* of the repository, whose models it replaces. Needs Python with what minidiff needs, and peft; nothing is
 # fetched. `python tools/adopt.py COPY` carries what it made into the repository. The mini-CLIP stays the one that
-# ships, so the prior and all that is said of CLIP stay true. STEPS="--steps 20" rehearses it in minutes.
+# ships, so the prior and all that is said of CLIP stay true. STEPS="--steps 20" rehearses it in minutes; RESUME=1 goes
+# on with a training that was cut off. What decides comes first; a part that fails is named in runs/failed, and the
+# others still run. runs/done says that all is over.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export NVIDIA_TF32_OVERRIDE=0 # what is measured here is compared with a CPU's single precision
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # the tools, too, find minidiff where it is not installed
 
 "${PYTHON:-python3}" -c "import peft"
-[ ! -e runs/emoji-64 ] || { echo "runs/emoji-64 holds another run or a rehearsal: begin in a fresh copy." >&2; exit 1; }
+[ -n "${RESUME:-}" ] || [ ! -e runs/emoji-64 ] || { echo "runs/emoji-64 holds another run or a rehearsal: begin in a fresh copy, or say RESUME=1." >&2; exit 1; }
 models=minidiff/assets/models
 run() { "${PYTHON:-python3}" -m minidiff "$@"; }
+tool() { "${PYTHON:-python3}" "tools/$1.py" runs/evaluation ${REPEATS:+--repeats $REPEATS}; }
 adopt() { cp "runs/$1"/{card.json,config.json,model.safetensors} "$models/$1/"; }
+try() { "$@" || echo "$*" | tee -a runs/failed; }
 
-run train emoji-64 --clip emoji-64 --minutes "${1:-15}" ${STEPS:---compile}
+train=(train emoji-64 --clip emoji-64 --minutes "${1:-15}")
+run "${train[@]}" ${STEPS:---compile} || run "${train[@]}" ${STEPS:-} # where it cannot be compiled, as it is
 adopt emoji-64
-for question in steps told; do
-  "${PYTHON:-python3}" "tools/$question.py" runs/evaluation ${REPEATS:+--repeats $REPEATS}
-done
-run evaluate emoji-64 --repeats "${REPEATS:-4}" --size "${SIZE:-300}" --out runs/evaluation
-run train midjourney --clip emoji-64 ${STEPS:-}
-adopt midjourney
-run train midjourney-full --clip emoji-64 ${STEPS:-}
-"${PYTHON:-python3}" -m minidiff.factors runs/midjourney-full
-run evaluate emoji-64 --repeats "${REPEATS:-4}" --sweep --out runs/evaluation
+try run evaluate emoji-64 --repeats "${REPEATS:-4}" --size "${SIZE:-300}" --out runs/evaluation
+try tool told
+try run train midjourney --clip emoji-64 ${STEPS:-}
+try adopt midjourney
+try run train midjourney-full --clip emoji-64 ${STEPS:-}
+try "${PYTHON:-python3}" -m minidiff.factors runs/midjourney-full
+try run evaluate emoji-64 --repeats "${REPEATS:-4}" --sweep --out runs/evaluation
+try tool steps
+touch runs/done

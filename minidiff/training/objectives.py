@@ -105,10 +105,11 @@ class Denoising(nn.Module):
         if x0.is_floating_point():  # arrays are often float64
             x0 = x0.to(next(self.denoiser.parameters(), x0).dtype)
         if cond is not None:
-            cond = self._forget(cond, len(x0), generator)
+            cond = self.forget(cond, len(x0), generator)
         return self.denoiser.loss(x0, cond, generator)  # type: ignore[operator]
 
-    def _forget(self, cond: Condition, n: int, generator: torch.Generator) -> Condition:
+    def forget(self, cond: Condition, n: int, generator: torch.Generator) -> Condition:
+        """The condition of n samples with the parts dropped that each must learn to do without."""
         if self.drop is not None:
             keep_text, keep_image = self.drop.sample(n, generator)
             cond = cond.drop(text=~keep_text, image=~keep_image)
