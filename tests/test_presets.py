@@ -18,13 +18,14 @@ from small_models import CLIP, small_clip
 
 from minidiff import checkpoints, presets
 from minidiff.checkpoints import fingerprint, load_judge
-from minidiff.common import CheckpointError
+from minidiff.common import CheckpointError, seeded
 from minidiff.data import shapes
 from minidiff.data.emoji import FOLDER, STYLES, load_emoji
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.presets import PRESETS, run
 from minidiff.recipes import TRAINABLE
+from minidiff.schedules import time_grid
 from minidiff.training.ema import EMA
 
 QUICK: dict[str, Any] = {"steps": 2, "batch_size": 4, "device": "cpu", "minutes": 500.0}
@@ -124,6 +125,15 @@ def test_building_a_model_leaves_the_global_random_state_alone(tmp_path: Path) -
     before = torch.get_rng_state()
     run("shapes-cpu", tmp_path, **QUICK)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_text_to_emoji_is_trained_at_the_times_at_which_it_will_be_asked() -> None:
+    denoiser: Any = PRESETS["emoji-64"].build(torch.device("cpu"), "emoji-64").objective.denoiser
+    trained, asked = (denoiser.draw_times(50_000, seeded(0), "cpu"), time_grid(denoiser.schedule, 12)[:-1])
+    assert abs(trained.median() - asked.median()) < 0.05
+    assert (trained >= 0.9).float().mean() > 0.5 * (asked >= 0.9).float().mean()
+    assert (trained > 0.98).float().mean() > 0.01
 
 
 def test_the_networks_have_the_sizes_that_were_promised() -> None:

@@ -122,17 +122,17 @@ def sheet(rows: list[list[Image.Image]], words: list[list[str]]) -> Image.Image:
 
 
 def named(rows: list[list[Image.Image]], names: list[str]) -> Image.Image:
-    """Pictures in rows, twice enlarged, each row with its name at the left and its last picture apart."""
-    font, room, apart = ImageFont.load_default(size=LETTERS), 230, 24
-    drawn = grid([picture for row in rows for picture in row[:-1]], 2, len(rows[0]) - 1, gap=8)
-    last = grid([row[-1] for row in rows], 2, 1, gap=8)
-    page = Image.new("RGB", (room + drawn.width + apart + last.width, drawn.height), "white")
-    page.paste(drawn, (room, 0))
-    page.paste(last, (page.width - last.width, 0))
+    """Pictures in rows, twice enlarged, each row under its name and with its last picture in front, apart."""
+    font, room, apart = ImageFont.load_default(size=30), 44, 24
+    strips = [(grid(row[-1:], 2, 1, gap=8), grid(row[:-1], 2, len(row) - 1, gap=8)) for row in rows]
+    true, drawn = strips[0]
+    height = room + true.height
+    page = Image.new("RGB", (true.width + apart + drawn.width, height * len(rows)), "white")
     draw = ImageDraw.Draw(page)
-    for y, name in enumerate(names):
-        middle = (y + 0.5) * page.height / len(names)
-        draw.multiline_text((4, middle), wrapped(name, room - 12, font), "#333333", font, anchor="lm", spacing=4)
+    for y, (name, (true, drawn)) in enumerate(zip(names, strips, strict=True)):
+        draw.text((4, y * height + room - 8), name, "#333333", font, anchor="ls")
+        page.paste(true, (0, y * height + room))
+        page.paste(drawn, (true.width + apart, y * height + room))
     return page
 
 

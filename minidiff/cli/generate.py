@@ -12,7 +12,7 @@ from minidiff.cli.options import Checkpoint, Device, check_file, is_folder
 
 
 def generate(
-    prompts: Annotated[list[str] | None, typer.Argument(help="What to draw: a picture for each prompt, in quotes.")] = None,
+    prompts: Annotated[list[str] | None, typer.Argument(help="What to draw: prompts in quotes.")] = None,
     style: Annotated[str | None, typer.Option(help="noto, twemoji, fluent-flat or fluent-3d.")] = None,
     count: Annotated[int, typer.Option(help="Pictures per prompt, 1 to 64.")] = 1,
     steps: Annotated[
