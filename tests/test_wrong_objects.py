@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from small_models import NET, small_clip, small_net, small_pipe
 from torch import Tensor
 
-from minidiff.clip import clip_score, train_tokenizer
-from minidiff.common import CheckpointError, Condition, TextEmbedding, randn, seeded
+from minidiff.clip import clip_score, contrastive_loss, train_tokenizer
+from minidiff.common import CheckpointError, Condition, TextEmbedding, as_times, randn, seeded
 from minidiff.data.folder import CaptionedPictures, FolderPictures, from_torchvision
 from minidiff.data.pixels import to_float, to_uint8
 from minidiff.data.scenes import Scene, random_scene
@@ -26,6 +27,7 @@ from minidiff.editing import inpaint
 from minidiff.images import to_images
 from minidiff.judge import Judge
 from minidiff.nets import MLP
+from minidiff.nets.layers import ResidualBlock
 from minidiff.pipeline import TextToImage
 from minidiff.recipes import dalle, load_prior, midjourney
 from minidiff.recipes_look import add_lora, save_lora
@@ -188,6 +190,7 @@ TERMINATED = """
 import os, signal, sys, torch
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets import MLP
+from minidiff.nets.layers import ResidualBlock
 from minidiff.schedules import CosineSchedule
 from minidiff.training import Denoising, TensorSource, TrainConfig, train
 
@@ -221,3 +224,28 @@ def test_text_must_be_an_encoders() -> None:
     states = torch.zeros(1, 4, 16)
     with pytest.raises(ValueError, match="`text` must be"):
         Condition(text=TextEmbedding(states[0], torch.ones(1, 4, dtype=torch.bool), states[:, 0]))
+
+
+def test_a_block_scales_and_shifts_its_channels_as_the_embedding_says() -> None:
+    block: Any = ResidualBlock(8, 8, dim=4)
+    torch.nn.init.normal_(block.steer.weight, generator=seeded(0))
+    torch.nn.init.normal_(block.conv_out.weight, generator=seeded(1))
+    x, embedding = randn((2, 8, 4, 4), seeded(2)), randn((2, 4), seeded(3))
+    h = block.norm_out(block.conv_in(F.silu(block.norm_in(x))))
+    scale, shift = block.steer(F.silu(embedding))[..., None, None].chunk(2, 1)
+    assert torch.allclose(block(x, embedding), x + block.conv_out(F.silu(h * (1 + scale) + shift)), atol=1e-5)
+    assert torch.allclose(block(x), x + block.conv_out(F.silu(h)), atol=1e-5)
+
+
+def test_the_contrast_is_averaged_over_whatever_is_true_of_each_row_and_column() -> None:
+    logits = randn((3, 3), seeded(0))
+    truth = torch.tensor([[True, True, False], [False, True, False], [True, False, True]])
+    rows = [-logits[i].log_softmax(0)[truth[i]].mean() for i in range(3)]
+    columns = [-logits[:, j].log_softmax(0)[truth[:, j]].mean() for j in range(3)]
+    assert torch.isclose(contrastive_loss(logits, truth), (sum(rows) + sum(columns)) / 6)  # type: ignore[arg-type]
+
+
+def test_times_are_single_precision_whatever_was_given() -> None:
+    x = torch.zeros(2, 3)
+    for t in (0.5, torch.tensor(0.5).double(), torch.tensor([0.5, 0.5]).double()):
+        assert as_times(t, x).dtype == torch.float32 and as_times(t, x).tolist() == [0.5, 0.5]
