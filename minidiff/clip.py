@@ -146,7 +146,7 @@ class ConditionedEmoji:
 @torch.no_grad()
 def embed_images(emoji: EmojiSet, clip: MiniClip, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """CLIP image embeddings (M, dim) of the pictures at flat indices (M,)."""
-    return torch.cat([clip.encode_image(to_float(emoji.at(part).to(device))) for part in indices.split(512)])
+    return torch.cat([clip.encode_image(to_float(emoji.at(part.tolist()).to(device))) for part in indices.split(512)])
 
 
 def one_per_base(emoji: EmojiSet, split: str) -> list[int]:

@@ -90,8 +90,10 @@ def dalle(
     prompts, seeds = _asked("dalle", pipe, prompts, seed, settings)
     if not getattr(pipe.denoiser.net.config, "image_dim", None):
         raise ValueError("`pipe` must be a model that is told CLIP image embeddings, such as emoji-64; got another.")
-    prior = prior if isinstance(prior, Prior) else load_prior(prior, pipe=pipe)
-    _check_prior(prior, pipe)
+    if isinstance(prior, Prior):
+        _check_prior(prior, pipe)
+    else:
+        prior = load_prior(prior, pipe=pipe)
     if isinstance(rewriter, str):
         rewriter = expand if rewriter == "expand" else HubRewriter(rewriter)
     write = cache(lambda prompt: rewriter(prompt) if rewriter is not None and prompt.strip() else prompt)
@@ -171,7 +173,7 @@ def load_prior(name: str | Path = "prior", *, pipe: TextToImage | None = None) -
     with checkpoints.understanding(name):
         prior = Prior(**config["shape"])
         checkpoints.load_weights(prior, tensors, name)
-    prior.clip = config.get("clip", "")
+    prior.clip = config.get("clip") or "unknown"  # and so of no CLIP that is at hand
     if pipe is not None:
         _check_prior(prior, pipe)
     return prior.eval().requires_grad_(False).to(pipe.device if pipe is not None else "cpu")

@@ -170,9 +170,10 @@ def test_what_belongs_to_another_model_is_refused(pipe: TextToImage, prior: Path
         with_lora(other, lora)
     with pytest.raises(CheckpointError, match=r"`prior` must be one for this model's CLIP; .*minidiff train prior"):
         load_prior(prior, pipe=other)
-    for wrong in (lora, "teaching"):
-        with pytest.raises(ValueError, match=r"`prior` must be "):
-            load_prior(wrong)
+    with pytest.raises(CheckpointError, match=r"`prior` must be a model of `minidiff train prior`; .* is none"):
+        load_prior(lora)
+    with pytest.raises(ValueError, match=r"`prior` must be one of prior, or the folder of a model; got 'teaching'"):
+        load_prior("teaching")
     for recipe in (dalle, midjourney):
         with pytest.raises(ValueError, match=r"`pipe` must be a model|`prompts` must be empty"):
             recipe(styles_pipe(), [""])

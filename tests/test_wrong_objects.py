@@ -16,6 +16,7 @@ from PIL import Image
 from small_models import NET, small_clip, small_net, small_pipe
 from torch import Tensor
 
+from minidiff.checkpoints import load_model, save_model
 from minidiff.clip import clip_score, contrastive_loss, train_tokenizer
 from minidiff.common import CheckpointError, Condition, TextEmbedding, as_times, randn, seeded
 from minidiff.data.folder import CaptionedPictures, FolderPictures, from_torchvision
@@ -111,6 +112,14 @@ def test_a_prior_of_another_clip_is_refused_as_an_object_too() -> None:
     assert load_prior().clip
     with pytest.raises(CheckpointError, match="`prior` must be one for this model's CLIP"):
         dalle(small_pipe(), "cat", prior=load_prior())
+
+
+def test_a_prior_that_does_not_say_for_which_clip_it_is_is_for_none(tmp_path: Path) -> None:
+    config, weights, _ = load_model("prior")
+    save_model(tmp_path, {name: value for name, value in config.items() if name != "clip"}, weights)
+    assert load_prior(tmp_path).clip == "unknown"
+    with pytest.raises(CheckpointError, match="`prior` must be one for this model's CLIP"):
+        load_prior(tmp_path, pipe=small_pipe())
 
 
 def test_the_objective_must_give_something_to_learn_from() -> None:
