@@ -116,14 +116,18 @@ class Condition:
     def cat(conditions: Sequence[Condition]) -> Condition:
         """Stack conditions one below the other, as torch.cat does tensors; shorter texts are padded.
 
-        Raises ValueError unless all have the same parts.
+        A part that only some of them have is absent, zero, in the rows of the others.
         """
 
+        def told(cond: Condition, part: str) -> Any:
+            if getattr(cond, part) is not None:
+                return getattr(cond, part)
+            other = next(cond for cond in conditions if getattr(cond, part) is not None)
+            return getattr(other.index(slice(1)).null().expand(len(cond)), part)
+
         def joined(part: str, join: Any) -> Any:
-            found = [getattr(cond, part) for cond in conditions if getattr(cond, part) is not None]
-            if 0 < len(found) < len(conditions):
-                raise ValueError(f"Conditions can be stacked when all have the same parts; only some have `{part}`.")
-            return join(found) if found else None
+            known = any(getattr(cond, part) is not None for cond in conditions)
+            return join([told(cond, part) for cond in conditions]) if known else None
 
         return Condition(joined("text", _stacked), joined("image", torch.cat), joined("label", torch.cat))
 

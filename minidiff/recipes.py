@@ -72,6 +72,7 @@ def dalle(
     prompts: str | Sequence[str],
     *,
     style: str | None = None,
+    negative: str | None = None,
     seed: int = 0,
     rewriter: Callable[[str], str] | str | None = None,
     prior: Prior | str | Path = "prior",
@@ -81,10 +82,10 @@ def dalle(
     """Draw as DALL·E 2 and 3 are described: the prompt rewritten, read whole, and turned into a picture's embedding.
 
     text -> prior -> CLIP image embedding, noised, which the U-Net is told together with the words (Ramesh et al.
-    2022). Picture i has the seed `seed + i`. rewriter: what makes a prompt more detailed (Betker et al. 2023), a
-    function, "expand", or a text-generation model of `transformers` by name; None for none; `style` is said after it.
-    prior: the bundled one, or another or its folder. noise: its share in the embedding, 0 to 1. settings: those of
-    `TextToImage.generate`, guidance 4 unless said otherwise.
+    2022). Picture i has the seed `seed + i`. negative: what to move away from. rewriter: what makes a prompt more
+    detailed (Betker et al. 2023), a function, "expand", or a text-generation model of `transformers` by name; None
+    for none; `style` is said after it. prior: the bundled one, or another or its folder. noise: its share in the
+    embedding, 0 to 1. settings: those of `TextToImage.generate`, guidance 4 unless said otherwise.
     """
     check_number("noise", noise, 0, 1)
     prompts, seeds = _asked("dalle", pipe, prompts, seed, settings)
@@ -103,7 +104,8 @@ def dalle(
     cond = Condition.cat([row for row, _ in read])
     assert cond.text is not None
     image = sample_prior(prior, cond.text.pooled, seeds, noise)
-    x = pipe.generate(Condition(cond.text, image), len(prompts), seeds=seeds, **DALLE | settings)
+    cond, null = Condition(cond.text, image), pipe.null(negative)
+    x = pipe.generate(cond, len(prompts), null=null, seeds=seeds, **DALLE | settings)
     said = [
         _count(prompt)
         + (f", rewritten as {shortened(text)}" if text != prompt else "")
@@ -117,20 +119,23 @@ def midjourney(
     pipe: TextToImage,
     prompts: str | Sequence[str],
     *,
+    negative: str | None = None,
     seed: int = 0,
     look: str | Path | None = "midjourney",
     **settings: Any,
 ) -> Drawing:
     """Draw as Midjourney is said to: few words, strong guidance, and a U-Net fine-tuned on a look of its own.
 
-    Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. Picture i has the
-    seed `seed + i`. look: a fine-tune, the bundled one or a folder (`minidiff train midjourney`), None or "none" for
-    none. settings: those of `TextToImage.generate`, guidance 8 rescaled by 0.7 unless said otherwise.
+    Nothing of this is published: it is our guess at a recipe. Prompts are reduced to keywords. negative: what to move
+    away from (Midjourney's --no). Picture i has the seed `seed + i`. look: a fine-tune, the bundled one or a folder
+    (`minidiff train midjourney`), None or "none" for none. settings: those of `TextToImage.generate`, guidance 8
+    rescaled by 0.7 unless said otherwise.
     """
     prompts, seeds = _asked("midjourney", pipe, prompts, seed, settings)
     pipe = pipe if look in (None, "none") else with_lora(pipe, look)
     texts = [keywords(prompt) for prompt in prompts]
-    x = pipe.generate(pipe.condition(texts), len(prompts), seeds=seeds, **MIDJOURNEY | settings)
+    cond, null = pipe.condition(texts), pipe.null(negative)
+    x = pipe.generate(cond, len(prompts), null=null, seeds=seeds, **MIDJOURNEY | settings)
     said = [
         f"{_count(prompt)}, " + (f"reduced to {shortened(text)}" if text != prompt else "kept as it is")
         for prompt, text in zip(prompts, texts, strict=True)
@@ -144,7 +149,6 @@ def check_recipe(recipe: str | None, **options: Any) -> None:
         check_choice("recipe", recipe, RECIPES)
     refused = {
         "style": (recipe == "midjourney", "its look is its own"),
-        "negative": (recipe is not None, "the recipes take none"),
         "rewriter": (recipe != "dalle", "only the recipe dalle rewrites"),
         "prior": (recipe != "dalle", "only the recipe dalle has one"),
         "look": (recipe != "midjourney", "only the recipe midjourney has one"),

@@ -217,12 +217,17 @@ class WordEncoder(nn.Module):
     """A transformer over a closed vocabulary, trained together with the generator it serves.
 
     For the shapes, whose language ("left of", "two") no CLIP of emoji knows. vocabulary: the words, the first being
-    the padding. Raises ValueError, when called, for a word that is not in it.
+    the padding. Raises ValueError for a dim that does not split into heads and, when called, for an unknown word.
     """
 
     def __init__(self, vocabulary: Sequence[str], context: int, dim: int = 96, layers: int = 2, heads: int = 4):
         super().__init__()
-        self.vocabulary, self.context = tuple(vocabulary), context
+        if check_int("dim", dim, 1, 100_000) % check_int("heads", heads, 1, 1000):
+            raise ValueError(f"`dim` must be a multiple of heads ({heads}); got {dim}.")
+        self.vocabulary, self.context = (
+            tuple(as_list(vocabulary, "vocabulary")),
+            check_int("context", context, 1, 10**6),
+        )
         self._place = {word: i for i, word in enumerate(self.vocabulary) if i}
         self.dim = self.pooled_dim = dim
         self.layers, self.heads = layers, heads

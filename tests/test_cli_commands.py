@@ -160,6 +160,8 @@ def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monke
     measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0, "judge": fingerprint(load_judge())}
     assert found == measured | {"best": {"guidance": 4.0}, "asked": {"repeats": 2}}
     sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
+    for option in ("steps", "guidance", "size"):
+        sentence(minidiff("evaluate", "--sweep", f"--{option}", 4), 2, f"`{option}` must be left out with --sweep")
 
 
 def test_evaluate_refuses_what_it_could_not_do(minidiff: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +169,7 @@ def test_evaluate_refuses_what_it_could_not_do(minidiff: Run, monkeypatch: pytes
     Path("file").write_text("")
     for arguments, pattern in (
         (["--steps", 0], "`steps` must be an integer from 1 to 1000; got 0"),
+        (["--size", 0], "`size` must be an integer from 4 to 3025; got 0"),
         (["--guidance", "nan"], "`guidance` must be a number from 0 to 100; got nan"),
         (["--repeats", 0], "`repeats` must be an integer from 1 to 1000; got 0"),
         (["--size", 10**9], "`size` must be an integer from 4 to 3025; got 1000000000"),

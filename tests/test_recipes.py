@@ -91,6 +91,12 @@ def test_dalle_tells_the_network_words_and_an_embedding(pipe: TextToImage, prior
     assert recipes.to_images(x)[0].tobytes() == alone.tobytes()
     plain = pipe("a red heart", seed=3, steps=2, guidance=4.0)[0]
     assert alone.tobytes() != plain.tobytes()
+    away = dalle(pipe, "a red heart", negative="cat", prior=loaded, seed=3, steps=2).images[0]
+    cat = pipe.condition("cat")
+    assert cat is not None  # of the embedding it says nothing
+    null = Condition(cat.text, torch.zeros_like(image))
+    x = pipe.generate(Condition(row.text, image), 1, null=null, seeds=[3], steps=2, guidance=4.0)
+    assert recipes.to_images(x)[0].tobytes() == away.tobytes() != alone.tobytes()
     styled = dalle(pipe, "cat", style="noto", rewriter=lambda prompt: f"{prompt} face", prior=loaded, steps=2)
     assert styled.said == ["1 word, rewritten as 'cat face', read at once"]
     said = dalle(pipe, "cat face, noto style", prior=loaded, steps=2)
@@ -127,6 +133,9 @@ def test_midjourney_reads_keywords_with_other_weights_and_strong_guidance(pipe: 
     x = with_lora(pipe, lora)(short, steps=2, guidance=8.0, rescale=0.7)[0]
     assert drawing.images[0].tobytes() == x.tobytes()
     assert midjourney(pipe, "a cat", look=lora, steps=2).said == ["2 words, kept as it is"]
+    away = midjourney(pipe, "a cat", negative="red heart", look=lora, steps=2).images[0]
+    same = with_lora(pipe, lora)("a cat", negative="red heart", steps=2, guidance=8.0, rescale=0.7)[0]
+    assert away.tobytes() == same.tobytes() != midjourney(pipe, "a cat", look=lora, steps=2).images[0].tobytes()
     plain = midjourney(pipe, LONG, look=None, steps=2).images[0]
     assert plain.tobytes() == pipe(short, steps=2, guidance=8.0, rescale=0.7)[0].tobytes() != x.tobytes()
 
@@ -262,13 +271,12 @@ def test_generate_cooks_by_recipe_and_says_what_it_did(
     assert done.code == 0 and re.search("prompt 1: 213 words, rewritten as .*, read in [0-9]+ parts", done.err)
     short = minidiff("generate", "cat", "--recipe", "dalle", "--prior", prior, *common)
     assert short.code == 0 and short.err.endswith("prompt 1: 1 word, read at once\n")
-    done = minidiff("generate", LONG, "--recipe", "midjourney", "--look", lora, *common)
+    done = minidiff("generate", LONG, "--recipe", "midjourney", "--look", lora, "--negative", "cat", *common)
     assert done.code == 0 and re.search("prompt 1: 213 words, reduced to '", done.err)
     assert "were not read" not in done.err
     for wrong, pattern in (
         (["--recipe", "dali"], "`recipe` must be one of dalle, midjourney; got 'dali'. Did you mean 'dalle'"),
         (["--recipe", "midjourney", "--style", "noto"], "`style` must be left out here, as its look is its own"),
-        (["--recipe", "dalle", "--negative", "x"], "`negative` must be left out here, as the recipes take none"),
         (["--recipe", "dalle", "--look", "x"], "`look` must be left out here, as only the recipe midjourney has one"),
         (
             ["--recipe", "midjourney", "--prior", "x"],

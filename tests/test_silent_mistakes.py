@@ -34,6 +34,7 @@ from minidiff.schedules import (
     posterior,
     time_grid,
 )
+from minidiff.text import WordEncoder
 from minidiff.toy import ExactDenoiser, points
 from minidiff.training import CheckpointError, Denoising, TensorSource, TrainConfig, train
 from minidiff.training.objectives import ConditionDropout
@@ -76,6 +77,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an image that is no tensor": (lambda: Condition(image=[1.0]), "`image` must be a tensor"),  # type: ignore
     "a negative size": (lambda: UNetConfig(image_dim=-3), "`image_dim` must be an integer"),
     "half a size": (lambda: UNetConfig(pooled_dim=0.5), "`pooled_dim` must be an integer"),  # type: ignore[arg-type]
+    "one width": (lambda: UNetConfig(widths=32), "`widths` must be a tuple, one entry per level; got 32"),  # type: ignore[arg-type]
+    "attention everywhere": (lambda: UNetConfig(attention=True), "`attention` must be a tuple"),  # type: ignore[arg-type]
+    "heads that do not fit": (
+        lambda: WordEncoder.of(["a cat"], dim=50),
+        r"`dim` must be a multiple of heads \(4\); got 50",
+    ),
     "no channels": (lambda: UNetConfig(widths=(0, 0, 0)), "`widths` must be an integer"),
     "less than no labels": (lambda: MLP(labels=-1), "`labels` must be an integer"),
     "betas for a GAN": (lambda: GANConfig(1, 1, betas=(2, 3)), "`betas` must be a number"),

@@ -173,8 +173,19 @@ def test_conditions_are_stacked_and_the_shorter_text_is_padded() -> None:
     for both, rows in ((Condition.cat([short, cond]), [0, 0, 1]), (Condition.cat([cond, short]), [0, 1, 0])):
         assert len(both) == 3
         assert all(map(torch.equal, leaves(both), leaves(cond.index(rows))))
-    with pytest.raises(ValueError, match="only some have `image`"):
-        Condition.cat([cond, Condition(cond.text, None, cond.label)])
+
+
+def test_what_only_some_conditions_say_is_absent_in_the_rows_of_the_others() -> None:
+    cond = everything()
+    only = {name: Condition(**{name: getattr(cond, name)}) for name in ("text", "image", "label")}
+    for name, part in only.items():
+        gone = cond.drop(**{other: torch.tensor([True, True]) for other in only if other != name})
+        for both, rows in ((Condition.cat([part, cond]), (gone, cond)), (Condition.cat([cond, part]), (cond, gone))):
+            assert len(both) == 4
+            assert all(map(torch.equal, leaves(both.index([0, 1])), leaves(rows[0])))
+            assert all(map(torch.equal, leaves(both.index([2, 3])), leaves(rows[1])))
+    alone = Condition.cat([only["image"], only["image"]])
+    assert alone.text is None and alone.label is None and Condition.cat([Condition()]) == Condition()
 
 
 def test_one_row_can_be_said_to_many() -> None:

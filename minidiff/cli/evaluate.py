@@ -15,12 +15,13 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json and the page of pictures.")] = Path(
         "evaluation"
     ),
-    steps: Annotated[int, typer.Option(help="Calls of the network per picture.")] = 12,
-    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
+    steps: Annotated[int | None, typer.Option(help="Calls of the network per picture [default: 12].")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale [default: 4].")] = None,
     repeats: Annotated[int, typer.Option(help="Pictures per prompt of the emoji, with different seeds.")] = 8,
     size: Annotated[
-        int, typer.Option(help="Pictures on each side of the distances between distributions; scenes of shapes.")
-    ] = 600,
+        int | None,
+        typer.Option(help="Pictures on each side of the distances between sets; scenes of shapes [default: 600]."),
+    ] = None,
     sweep: Annotated[
         bool,
         typer.Option("--sweep", help="Compare guidance, shift, steps and interval instead, on the validation split."),
@@ -55,6 +56,14 @@ def evaluate(
     from minidiff.schedules import own_shift
     from minidiff.text import MiniClip, WordEncoder
 
+    given = {"steps": steps, "guidance": guidance, "size": size}
+    if sweep and (fixed := [name for name, value in given.items() if value is not None]):
+        raise ValueError(f"`{fixed[0]}` must be left out with --sweep, which tries values of its own.")
+    steps, guidance, size = (
+        12 if steps is None else steps,
+        4.0 if guidance is None else guidance,
+        600 if size is None else size,
+    )
     check_settings(steps=steps, guidance=guidance)
     check_int("size", size, 4, 3025)
     settings = Settings(steps, guidance, repeats=check_int("repeats", repeats, 1, 1000))

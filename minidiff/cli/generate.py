@@ -72,7 +72,7 @@ def generate(
     given = {k: v for k, v in {"guidance": guidance, "rescale": rescale}.items() if v is not None}
     check_settings(steps=steps, sampler=sampler, **given)  # type: ignore[arg-type]
     options = {"rewriter": rewriter, "prior": prior, "look": look}
-    check_recipe(recipe, style=style, negative=negative, **options)
+    check_recipe(recipe, style=style, **options)
     check_int("seed", seed, 0, 2**63 - 1)
     check_file("out", out, [".png"], or_folder=True)
     if animate is not None:
@@ -96,9 +96,16 @@ def generate(
         print(f"step {i + 1} of {steps}", end="\n" if i + 1 == steps else "\r", file=sys.stderr, flush=True)
 
     usual = {"guidance": 4.0, "rescale": 0.0} | {"dalle": DALLE, "midjourney": MIDJOURNEY}.get(recipe or "", {})
-    settings: dict[str, Any] = {"steps": steps, "seed": seed, "sampler": sampler, **usual, **given}
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "seed": seed,
+        "sampler": sampler,
+        "negative": negative,
+        **usual,
+        **given,
+    }
     if recipe is None:
-        settings |= {"style": style, "negative": negative}
+        settings |= {"style": style}
         images = pipe(wanted, callback=show, **settings)
     else:
         options |= {"style": style}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,8 +61,11 @@ class UNetConfig:
             check_int(name, getattr(self, name) or 1, 1, 100_000)
         check_int("labels", self.labels, 0, 10**9)
         check_number("dropout", self.dropout, 0, 1)
-        object.__setattr__(self, "widths", tuple(self.widths))  # JSON knows lists only
-        object.__setattr__(self, "attention", tuple(self.attention))
+        for name in ("widths", "attention"):
+            levels: Any = getattr(self, name)
+            if not isinstance(levels, tuple | list):
+                raise ValueError(f"`{name}` must be a tuple, one entry per level; got {levels!r:.60}.")
+            object.__setattr__(self, name, tuple(levels))  # JSON knows lists only
         if len(self.widths) != len(self.attention):
             raise ValueError(
                 f"`attention` must have one entry per width ({len(self.widths)}); got {len(self.attention)}."
