@@ -98,6 +98,18 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
         assert len({line.count("|") for line in table()}) == 1 and len(table()) > 3
 
 
+def test_a_difference_is_drawn_where_it_lies_and_in_red_where_it_is_beyond_doubt() -> None:
+    values = [{"low": -0.2, "mean": -0.1, "high": 0.0}, {"low": 0.1, "mean": 0.2, "high": 0.3}]
+    doubtful, sure = evaluation.whiskers(values, 2)
+    assert 'class="whisker"' in doubtful and 'class="whisker beyond"' in sure and "0.20 [0.10," in sure
+    middle = 4 + 112 * 0.2 / 0.5  # of a scale from -0.2 to 0.3
+    for drawing, line, dot in ((doubtful, f"M4.0 7H{middle:.1f}", "26.4"), (sure, "M71.2 7H116.0", "93.6")):
+        assert f'd="M{middle:.1f} -10V24"' in drawing and f'd="{line}"' in drawing and f'cx="{dot}"' in drawing
+    rows, best = evaluation.TABLES["differences"](), evaluation.load("sweep")["best"]
+    assert len(rows) == 1 + len(evaluation.load("sweep")["rows"]) and not any("guidance 4" in row for row in rows)
+    assert best["shift"] == 2 and any(row.startswith("| guidance 1, shift 3 |") for row in rows)
+
+
 def test_the_card_and_the_page_show_the_same_numbers() -> None:
     rows = evaluation.load("evaluation")["splits"]["test"]["rows"]
     for who, found in TextToImage.from_pretrained("emoji-64").card["evaluation"]["rows"].items():

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 FOLDER = pathlib.Path(__file__).parents[1] / "_static" / "evaluation"
@@ -127,12 +127,53 @@ def diversity() -> list[str]:
     return table(["drawings of", "diversity"], [[words, measured(found[who])] for who, words in names.items()])
 
 
+def whiskers(values: Sequence[dict[str, float]], digits: int) -> list[str]:
+    """On one scale each mean as a dot, its interval as a line, and a mark where zero is: drawings for a column."""
+    ends = [value[end] for value in values for end in ("low", "high")]
+
+    def place(x: float) -> str:
+        return f"{4 + 112 * (x - min(ends)) / (max(ends) - min(ends)):.1f}"
+
+    drawn = []
+    for value in values:
+        low, mean, high = (place(value[name]) for name in ("low", "mean", "high"))
+        kind = "whisker beyond" if value["low"] > 0 or value["high"] < 0 else "whisker"
+        drawn.append(
+            f'<svg class="{kind}" viewBox="0 0 120 14" role="img" aria-label="{estimate(value, digits)}">'
+            f'<path class="zero" d="M{place(0)} -10V24"/><path d="M{low} 7H{high}"/>'
+            f'<circle cx="{mean}" cy="7" r="3.2"/></svg>'
+        )
+    return drawn
+
+
+def differences() -> list[str]:
+    """A line for each setting that was compared: how much higher its marks are than the best setting's, drawn."""
+    found = load("sweep")
+    best, rows = found["best"], found["rows"]
+
+    def name(row: dict[str, Any]) -> str:
+        said = {
+            "guidance": f"guidance {row['guidance']:g}",
+            "shift": f"shift {row['shift'] or found['shift']:g}",
+            "steps": f"{row['steps']} steps",
+            "interval": "guided for *t* from {:g} to {:g}".format(*row["interval"]),
+        }
+        return ", ".join(words for setting, words in said.items() if row[setting] != best[setting])
+
+    columns = [whiskers([row["beside_best"][mark] for row in rows], _digits(mark)) for mark in FEWER]
+    drawn = zip(map(name, rows), *columns, strict=True)
+    return table(["", *(MARKS[mark] for mark in FEWER)], [cells for cells in drawn if cells[0]])
+
+
+def _digits(mark: str) -> int:
+    return 3 if mark == "similarity" else 2  # it moves by less than shares of right drawings do
+
+
 def settings() -> list[str]:
     """A line for each setting that was compared: its marks, and their distance from the best one's."""
 
     def cell(row: dict[str, Any], mark: str) -> str:
-        digits = 3 if mark == "similarity" else 2  # it moves by less than shares of right drawings do
-        return f"{row[mark]['mean']:.{digits}f}<br>{estimate(row['beside_best'][mark], digits)}"
+        return f"{row[mark]['mean']:.{_digits(mark)}f}<br>{estimate(row['beside_best'][mark], _digits(mark))}"
 
     found = load("sweep")
     best = found["best"]
@@ -182,6 +223,7 @@ TABLES = {
     "distances": distances,
     "copies": copies,
     "diversity": diversity,
+    "differences": differences,
     "settings": settings,
     "steps": steps,
     "told": told,
