@@ -30,7 +30,7 @@ from minidiff.data.emoji import STYLES, EmojiPictures, data_hash, load_emoji
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
-from minidiff.recipes import TRAINABLE
+from minidiff.presets_recipes import RECIPE_PRESETS
 from minidiff.schedules import CosineSchedule, RectifiedFlow
 from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
 from minidiff.training import processes
@@ -191,7 +191,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(steps=30_000, batch_size=256, learning_rate=1e-3, minutes=5, save_every=2000),
         partial(build_shapes, net=SHAPES, scenes=60_000),
     ),
-    **TRAINABLE,
+    **RECIPE_PRESETS,
 }
 
 
@@ -213,7 +213,7 @@ def run(
     upon. start: a model of the same shape, whose weights training begins with. Returns the card.
     """
     preset = PRESETS[check_choice("preset", name, PRESETS)]
-    if clip is not None and not (name.startswith("emoji") or name in TRAINABLE):
+    if clip is not None and not (name.startswith("emoji") or name in RECIPE_PRESETS):
         raise ValueError(f"`clip` must be left out for {name}: only emoji models and recipes use one; got {clip!r}.")
     if start is not None and not (name.startswith(("emoji", "shapes")) or name == "teaching"):
         why = "what it fine-tunes is its `clip`" if "midjourney" in name else "only models that draw begin with one"

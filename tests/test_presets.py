@@ -24,7 +24,7 @@ from minidiff.data.emoji import FOLDER, STYLES, load_emoji
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.presets import PRESETS, run
-from minidiff.recipes import TRAINABLE
+from minidiff.presets_recipes import RECIPE_PRESETS
 from minidiff.schedules import time_grid
 from minidiff.training.ema import EMA
 
@@ -64,7 +64,7 @@ def tiny(emoji: SmallEmoji, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("name", sorted(PRESETS.keys() - TRAINABLE))  # those of the recipes: tests/test_recipes.py
+@pytest.mark.parametrize("name", sorted(PRESETS.keys() - RECIPE_PRESETS))  # the others: test_recipes.py
 def test_a_preset_trains_and_leaves_a_model_with_its_card(name: str, tmp_path: Path) -> None:
     card = run(name, tmp_path / "out", seed=3, **QUICK)
     assert json.loads((tmp_path / "out" / "card.json").read_text()) == json.loads(json.dumps(card))

@@ -13,15 +13,16 @@ from program import program, sentence
 from small_emoji import SmallEmoji
 from small_models import LONG, small_pipe, styles_pipe
 
-from minidiff import checkpoints, recipes, recipes_look
+from minidiff import checkpoints, presets_recipes, recipes, recipes_look
 from minidiff.checkpoints import fingerprint
 from minidiff.common import CheckpointError, Condition
 from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.pipeline import TextToImage
 from minidiff.presets import run
+from minidiff.presets_recipes import RECIPE_PRESETS
 from minidiff.prior import Prior
 from minidiff.prompts import keywords
-from minidiff.recipes import TRAINABLE, dalle, load_prior, midjourney, read_all, sample_prior
+from minidiff.recipes import dalle, load_prior, midjourney, read_all, sample_prior
 from minidiff.recipes_look import RANK, collection, in_the_look, two_inks, with_lora
 from minidiff.text import MiniClip, unit_rms
 
@@ -227,12 +228,12 @@ def test_the_recipes_presets_train_on_a_checkpoint_of_ones_own(
     splits[0], splits[1] = {"noto": "test"}, dict.fromkeys(STYLES, "unseen")
     rows = [record.index for record in whole.records if record.name.isalpha()][:12]
     emoji = SmallEmoji(whole, rows, splits)
-    monkeypatch.setattr(recipes, "load_emoji", lambda: emoji)
+    monkeypatch.setattr(presets_recipes, "load_emoji", lambda: emoji)
     monkeypatch.setattr(recipes_look, "load_emoji", lambda: emoji)
     pipe.save_pretrained(tmp_path / "base")
     base = TextToImage.from_pretrained(tmp_path / "base")
     quick: dict[str, Any] = {"steps": 2, "batch_size": 4, "device": "cpu", "clip": str(tmp_path / "base")}
-    cards = {name: run(name, tmp_path / name, **quick) for name in TRAINABLE}
+    cards = {name: run(name, tmp_path / name, **quick) for name in RECIPE_PRESETS}
     for name, card in cards.items():
         assert card["command"].startswith(f"minidiff train {name} --steps 2") and card["parameters"] > 0
     measured = cards["prior"]["measured"]

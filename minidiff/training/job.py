@@ -1,4 +1,4 @@
-"""What a training run with a name consists of; `minidiff.presets` and `minidiff.recipes` hold them."""
+"""What a training run with a name consists of; `minidiff.presets` and `minidiff.presets_recipes` hold them."""
 
 from __future__ import annotations
 
