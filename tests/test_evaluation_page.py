@@ -100,7 +100,8 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
 
 def test_a_difference_is_drawn_where_it_lies_and_in_red_where_it_is_beyond_doubt() -> None:
     values = [{"low": -0.2, "mean": -0.1, "high": 0.0}, {"low": 0.1, "mean": 0.2, "high": 0.3}]
-    doubtful, sure = evaluation.whiskers(values, 2)
+    scale, doubtful, sure = evaluation.whiskers(values, 2)
+    assert scale == "\N{MINUS SIGN}0.20 to 0.30"
     assert 'class="whisker"' in doubtful and 'class="whisker beyond"' in sure and "0.20 [0.10," in sure
     middle = 4 + 112 * 0.2 / 0.5  # of a scale from -0.2 to 0.3
     for drawing, line, dot in ((doubtful, f"M4.0 7H{middle:.1f}", "26.4"), (sure, "M71.2 7H116.0", "93.6")):

@@ -128,20 +128,21 @@ def diversity() -> list[str]:
 
 
 def whiskers(values: Sequence[dict[str, float]], digits: int) -> list[str]:
-    """On one scale each mean as a dot, its interval as a line, and a mark where zero is: drawings for a column."""
+    """A column of drawings, each mean a dot, its interval a line, zero a mark, under the ends of their scale."""
     ends = [value[end] for value in values for end in ("low", "high")]
+    low, high = min(ends), max(ends)
 
     def place(x: float) -> str:
-        return f"{4 + 112 * (x - min(ends)) / (max(ends) - min(ends)):.1f}"
+        return f"{4 + 112 * (x - low) / (high - low):.1f}"
 
-    drawn = []
+    drawn = [f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "\N{MINUS SIGN}")]
     for value in values:
-        low, mean, high = (place(value[name]) for name in ("low", "mean", "high"))
+        left, dot, right = (place(value[name]) for name in ("low", "mean", "high"))
         kind = "whisker beyond" if value["low"] > 0 or value["high"] < 0 else "whisker"
         drawn.append(
             f'<svg class="{kind}" viewBox="0 0 120 14" role="img" aria-label="{estimate(value, digits)}">'
-            f'<path class="zero" d="M{place(0)} -10V24"/><path d="M{low} 7H{high}"/>'
-            f'<circle cx="{mean}" cy="7" r="3.2"/></svg>'
+            f'<path class="zero" d="M{place(0)} -10V24"/><path d="M{left} 7H{right}"/>'
+            f'<circle cx="{dot}" cy="7" r="3.2"/></svg>'
         )
     return drawn
 
@@ -161,8 +162,9 @@ def differences() -> list[str]:
         return ", ".join(words for setting, words in said.items() if row[setting] != best[setting])
 
     columns = [whiskers([row["beside_best"][mark] for row in rows], _digits(mark)) for mark in FEWER]
-    drawn = zip(map(name, rows), *columns, strict=True)
-    return table(["", *(MARKS[mark] for mark in FEWER)], [cells for cells in drawn if cells[0]])
+    head = [f"{MARKS[mark]}<br>{column[0]}" for mark, column in zip(FEWER, columns, strict=True)]
+    drawn = zip(map(name, rows), *(column[1:] for column in columns), strict=True)
+    return table(["", *head], [cells for cells in drawn if cells[0]])
 
 
 def _digits(mark: str) -> int:
