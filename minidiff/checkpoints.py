@@ -19,21 +19,22 @@ from torch import Tensor, nn
 from minidiff.common import CheckpointError, NoiseSchedule, check_choice, check_number, pick_device
 from minidiff.denoisers import NetDenoiser
 from minidiff.nets.unet import UNet, UNetConfig
-from minidiff.schedules import SCHEDULES, SHIFTS, make_schedule, noise_end, own_shift
-from minidiff.text import MiniClip, MiniClipConfig, WordEncoder
+from minidiff.schedules import SCHEDULES, SHIFTS, levels, make_schedule, noise_end, own_shift
+from minidiff.text import HubTextEncoder, MiniClip, MiniClipConfig, WordEncoder
 
 if TYPE_CHECKING:
     from minidiff.judge import Judge
 
 FORMAT = 1
-KINDS = {"prior": "prior", "look": "lora", "judge": "judge"}  # what is asked for -> which kind of model that is
+# What is asked for -> which kinds of models that are
+KINDS = {"prior": ("prior",), "look": ("lora",), "judge": ("judge",), "checkpoint": ("text-to-image", "denoiser")}
 BUNDLED = Path(__file__).parent / "assets" / "models"
 
 
 def bundled(what: str = "checkpoint") -> list[str]:
-    """The names of the models that ship with minidiff, or of those of one kind: a "prior", "look" or "judge"."""
+    """The names of the models that ship with minidiff: of those that draw, or a "prior", "look" or "judge"."""
     kinds = {path.parent.name: json.loads(path.read_text())["kind"] for path in BUNDLED.glob("*/config.json")}
-    return sorted(name for name, kind in kinds.items() if kind == KINDS.get(what, kind))
+    return sorted(name for name, kind in kinds.items() if kind in KINDS.get(what, kind))
 
 
 def find(name: str | Path, what: str = "checkpoint") -> Path:
@@ -85,9 +86,8 @@ def load_model(name: str | Path, what: str = "checkpoint") -> tuple[dict[str, An
         config = json.loads((folder / "config.json").read_text())
         tensors = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"`{what}` {name} is incomplete or damaged ({error}); fetch or train it again."
-        ) from error
+        said = f"`{what}` {name} is incomplete or damaged ({error}); fetch or train it again."
+        raise CheckpointError(said) from error
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
         raise CheckpointError(
@@ -154,7 +154,7 @@ def sha256(path: Path) -> str:
 
 
 def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
-    """The configuration from which `build_denoiser` makes the same denoiser, to draw with; not how it was trained."""
+    """The configuration from which `build_denoiser` makes the same denoiser, to draw with or to train on."""
     net = denoiser.net
     if not isinstance(net, UNet):
         raise ValueError(
@@ -175,8 +175,10 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
         "net": asdict(net.config),
         "schedule": schedule,
         "shift": own_shift(denoiser.schedule),
+        "schedule_at": levels(denoiser.schedule),
         "parameterization": denoiser.parameterization,
         "clip": denoiser.clip,
+        "training": {name: getattr(denoiser, name) for name in ("weighting", "time_sampling", "time_shape")},
     }
 
 
@@ -194,7 +196,11 @@ def build_denoiser(config: dict[str, Any]) -> NetDenoiser:
     net, schedule = UNet(UNetConfig(**config["net"])), make_schedule(config["schedule"])
     if (shift := config.get("shift", 1.0)) != 1:  # models of earlier versions do not name it
         schedule.shift = check_number("shift", shift, *SHIFTS)
-    return NetDenoiser(net, schedule, config["parameterization"], clip=config["clip"])
+    if config.get("schedule_at", levels(schedule)) != levels(schedule):
+        raise ValueError(
+            f"`schedule` must be what it was when the model was saved; {config['schedule']!r} is another"
+        )
+    return NetDenoiser(net, schedule, config["parameterization"], clip=config["clip"], **config.get("training", {}))
 
 
 def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> None:
@@ -227,9 +233,20 @@ def read_denoiser(config: dict[str, Any], tensors: dict[str, Tensor], name: str 
     return denoiser.eval().requires_grad_(False)
 
 
-def load_encoder(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> MiniClip | WordEncoder:
-    """The text encoder that a checkpoint holds, with its weights."""
+Encoder = MiniClip | WordEncoder | HubTextEncoder
+ENCODERS = {"mini-clip": MiniClip, "words": WordEncoder, "hub": HubTextEncoder}
+
+
+def load_encoder(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Encoder:
+    """The text encoder that a checkpoint holds, with its weights, or names."""
     encoder: MiniClip | WordEncoder
+    if config["kind"] == "hub":
+        try:
+            return HubTextEncoder(**config["settings"])
+        except ValueError as error:
+            raise CheckpointError(
+                f"`checkpoint` {folder} was saved with the name of its text encoder: {error}."
+            ) from error
     if config["kind"] == "mini-clip":
         from tokenizers import Tokenizer
 
@@ -276,7 +293,7 @@ def load_judge(name: str | Path = "judge", device: torch.device | str = "cpu") -
     return judge.eval().requires_grad_(False).to(home)
 
 
-def describe_encoder(encoder: MiniClip | WordEncoder) -> dict[str, Any]:
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
     """The configuration from which `load_encoder` makes the same encoder."""
-    kind = "mini-clip" if isinstance(encoder, MiniClip) else "words"
+    kind = next(name for name, cls in ENCODERS.items() if isinstance(encoder, cls))
     return {"kind": kind, "settings": encoder.settings()}

@@ -107,7 +107,8 @@ class ContrastiveObjective(nn.Module):
         image = self.clip.encode_image(batch.pictures)
         text = self.clip.encode_ids(batch.ids, batch.ids != PAD).pooled
         scale = self.clip.model.logit_scale.exp().clamp(max=100) / image.shape[1]  # the vectors have RMS 1
-        return contrastive_loss(scale * image @ text.T, batch.truth)
+        with torch.autocast(image.device.type, enabled=False):  # e^s would amplify the rounding of bf16
+            return contrastive_loss(scale * image @ text.T, batch.truth)
 
 
 def contrastive_loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class ConditionedEmoji:
         self.image_noise = image_noise
         self.order = pictures.order  # flat picture indices
         everything = torch.arange(len(STYLES) * len(pictures.emoji))
-        self.embeddings = embed_images(pictures.emoji, clip, everything, pictures.device)
+        self.embeddings = embed_images(pictures.emoji, clip, everything)
 
     @torch.no_grad()
     def batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Condition]:
@@ -144,9 +145,9 @@ class ConditionedEmoji:
 
 
 @torch.no_grad()
-def embed_images(emoji: EmojiSet, clip: MiniClip, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """CLIP image embeddings (M, dim) of the pictures at flat indices (M,)."""
-    return torch.cat([clip.encode_image(to_float(emoji.at(part.tolist()).to(device))) for part in indices.split(512)])
+def embed_images(emoji: EmojiSet, clip: MiniClip, indices: Tensor) -> Tensor:
+    """CLIP image embeddings (M, dim) of the pictures at flat indices (M,), on the CLIP's device."""
+    return torch.cat([clip.encode_image(emoji.at(part.tolist()).to(clip.device)) for part in indices.split(512)])
 
 
 def one_per_base(emoji: EmojiSet, split: str) -> list[int]:
@@ -163,7 +164,7 @@ def clip_score(clip: MiniClip, prompts: Sequence[str], pictures: Tensor) -> Tens
 
     Hessel et al. 2021, section 3, without its factor 2.5 and its cut at 0.
     """
-    image = clip.encode_image(to_float(pictures).to(clip.model.logit_scale.device))
+    image = clip.encode_image(to_float(pictures).to(clip.device))
     return torch.cosine_similarity(image, clip(prompts).pooled)
 
 
@@ -175,7 +176,7 @@ def retrieval(clip: MiniClip, emoji: EmojiSet, split: str = "test") -> dict[str,
     """
     indices = one_per_base(emoji, split)
     captions = canonical_captions(emoji, indices)
-    pictures = embed_images(emoji, clip, torch.tensor(indices), clip.model.logit_scale.device)
+    pictures = embed_images(emoji, clip, torch.tensor(indices))
     scores = pictures @ clip(captions).pooled.T
     return {
         "candidates": float(len(indices)),
@@ -205,7 +206,7 @@ def keyword_retrieval(clip: MiniClip, emoji: EmojiSet, style: str = "noto") -> d
     A keyword may fit several bases, and only one counts here: read it beside chance, k / candidates.
     """
     kept = held_out_keywords(emoji)
-    device = clip.model.logit_scale.device
+    device = clip.device
     pictures = to_float(emoji.pixels(style)[list(kept.values())].to(device))
     scores = clip(list(kept)).pooled @ clip.encode_image(pictures).T
     first, five = found_in_first(scores, 1), found_in_first(scores, 5)

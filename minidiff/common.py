@@ -114,20 +114,14 @@ class Condition:
 
     @staticmethod
     def cat(conditions: Sequence[Condition]) -> Condition:
-        """Stack conditions one below the other, as torch.cat does tensors; shorter texts are padded.
-
-        A part that only some of them have is absent, zero, in the rows of the others.
-        """
-
-        def told(cond: Condition, part: str) -> Any:
-            if getattr(cond, part) is not None:
-                return getattr(cond, part)
-            other = next(cond for cond in conditions if getattr(cond, part) is not None)
-            return getattr(other.index(slice(1)).null().expand(len(cond)), part)
+        """Stack conditions as torch.cat does tensors; shorter texts are padded, what some lack is absent there."""
 
         def joined(part: str, join: Any) -> Any:
-            known = any(getattr(cond, part) is not None for cond in conditions)
-            return join([told(cond, part) for cond in conditions]) if known else None
+            given = next((cond for cond in conditions if getattr(cond, part) is not None), None)
+            if given is None:
+                return None
+            rows = (c if getattr(c, part) is not None else given.index([0]).null().expand(len(c)) for c in conditions)
+            return join([getattr(row, part) for row in rows])
 
         return Condition(joined("text", _stacked), joined("image", torch.cat), joined("label", torch.cat))
 

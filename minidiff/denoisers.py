@@ -117,6 +117,8 @@ class NetDenoiser(nn.Module):
         self.time_sampling = check_choice("time_sampling", time_sampling, ("uniform", "logit-normal"))
         mean, std = time_shape
         self.time_shape = check_number("time_shape", mean, -10, 10), check_number("time_shape", std, 0, 10)
+        if self.time_shape != (0, 1) and time_sampling != "logit-normal":
+            raise ValueError(f'`time_shape` needs time_sampling="logit-normal"; got {time_shape} without it.')
         self.clip = None if clip is None else check_number("clip", clip, 1e-6, 1e6)
         if parameterization == "eps" and not isinstance(schedule, nn.Module):
             alpha = torch.as_tensor(schedule.alpha(torch.tensor([noise_end(schedule)])))
@@ -179,10 +181,11 @@ class NetDenoiser(nn.Module):
     def draw_times(self, n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         """n training times: the steps i/T of a discrete schedule, or any time of a continuous one."""
         home = generator.device if generator is not None else device
+        steps = getattr(self.schedule, "T", None)
         if self.time_sampling == "logit-normal":
             mean, std = self.time_shape
-            return torch.sigmoid(mean + std * torch.randn(n, generator=generator, device=home)).to(device)
-        steps = getattr(self.schedule, "T", None)
+            t = torch.sigmoid(mean + std * torch.randn(n, generator=generator, device=home)).to(device)
+            return t if steps is None else (t * steps).ceil() / steps
         if steps is None:
             return torch.rand(n, generator=generator, device=home).to(device)
         return (torch.randint(1, steps + 1, (n,), generator=generator, device=home) / steps).to(device)

@@ -35,7 +35,7 @@ class Guided:
     15 and 16); x0 and eps are then derived from it. interval: times (from, to) in which guidance acts; outside, the
     conditional model answers alone (Kynkäänniemi et al. 2024). weak: an inferior denoiser to move away from in place
     of the null condition ("autoguidance", Karras et al. 2024). Raises ValueError for a scale, a rescale or an
-    interval out of range.
+    interval out of range, and for null and weak together.
     """
 
     denoiser: Denoiser
@@ -48,6 +48,8 @@ class Guided:
     def __post_init__(self) -> None:
         if not isinstance(self.null, Condition | None):
             raise ValueError(f"`null` must be a Condition or None; got {self.null!r:.60}: write scale=... by name.")
+        if self.null is not None and self.weak is not None:
+            raise ValueError("`null` and `weak` are two things to move away from: give one of them.")
         check_number("scale", self.scale, 0, 100)
         check_number("rescale", self.rescale, 0, 1)
         pair = isinstance(self.interval, tuple | list)

@@ -101,7 +101,7 @@ class Judge(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """`forward` for any number of pictures, without gradients and without dropout, in float32: (B, 64)."""
         home = self.scale.device
-        with modes_kept(self):
+        with modes_kept(self), torch.autocast(home.type, enabled=False):
             self.eval()
             parts = [self(to_float(part.to(home)).clamp(-1, 1)) for part in x.split(CHUNK)]
         return torch.cat(parts) if parts else torch.zeros(0, FEATURES, device=home)

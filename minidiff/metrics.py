@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minidiff.common import check_choice, check_int, seeded
+from minidiff.common import check_choice, check_int, check_number, seeded
 from minidiff.data.pixels import to_float
 
 WHITE = 1 - 10 / 127.5  # paler than 245 of 255 in all channels is background: sheets are stored with loss
@@ -113,6 +113,17 @@ def bootstrap(values: Tensor, counts: Tensor | None = None, *, draws: int = 1000
     means = values[rows].sum(1) / counts[rows].sum(1)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(float(values.sum() / counts.sum()), low, high)
+
+
+def wilson(share: float, n: int) -> Interval:
+    """A share of n independent trials and its 95% interval, which has a width at 0 and 1, too (Wilson 1927).
+
+    (share + z^2 / 2n ± z sqrt(share (1 - share) / n + z^2 / 4n^2)) / (1 + z^2 / n),   z = 1.96
+    """
+    check_number("share", share, 0, 1)
+    square = 1.96**2 / check_int("n", n, 1, 10**9)
+    middle, spread = share + square / 2, (square * (share * (1 - share) + square / 4)) ** 0.5
+    return Interval(share, *(max(0.0, end / (1 + square)) for end in (middle - spread, middle + spread)))
 
 
 def diversity(features: Tensor) -> float:

@@ -27,25 +27,26 @@ from minidiff.denoisers import READ_BY, NetDenoiser, check_condition, check_enco
 from minidiff.guidance import Guided
 from minidiff.hub import fetch, model_card
 from minidiff.images import from_image, to_images
+from minidiff.prompts import readable
 from minidiff.samplers import Step, as_step, check_settings, sample
 from minidiff.schedules import forward_jump, noise_end, time_grid
-from minidiff.text import MiniClip, TextEncoder, WordEncoder, as_list
+from minidiff.text import HubTextEncoder, MiniClip, TextEncoder, WordEncoder, as_list
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Callback = Callable[[int, Tensor], object]
 STRENGTH = 0.6  # how far a given picture is noised, unless it is said
-LONGEST_PROMPT = 20_000  # characters; far above any context, and a bound on what a stranger can make us tokenize
 
 
 class TextToImage(ModelHubMixin):
     """A denoiser with the text encoder it was trained with, ready to draw.
 
     `from_pretrained(name)` takes a bundled name ("emoji-64"), a folder, or an id on the Hugging Face hub;
-    `save_pretrained` and `push_to_hub` write one. encoder None makes a model without words, drawn from by style.
-    styles: names; of a model without words those of its labels 1, 2, ..., of another one words for its prompts. card:
-    facts for card.json. Raises ValueError for parts that do not fit each other.
+    `save_pretrained` and `push_to_hub` write one, of a `HubTextEncoder` its name alone. encoder None makes a model
+    without words, drawn from by style. styles: names; of a model without words those of its labels 1, 2, ..., of
+    another one what is said after a prompt ("noto" as the emoji's captions say it, "noto style"). card: facts for
+    card.json. Raises ValueError for parts that do not fit each other.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class TextToImage(ModelHubMixin):
             check_encoder(denoiser, encoder)
         if len(set(self.styles)) < len(self.styles) or not all(isinstance(style, str) for style in self.styles):
             raise ValueError(f"`styles` must be names, none twice; got {self.styles!r:.80}.")
+        if isinstance(encoder, WordEncoder):
+            encoder.tokenize([self.styled("", style) for style in self.styles])
         most, given = getattr(shape, "labels", None) or 0, len(self.styles)
         if given > most and not reads(denoiser, "text"):
             raise ValueError(f"`styles` must be at most as many as the network's labels, {most}; got {given}.")
@@ -162,6 +165,7 @@ class TextToImage(ModelHubMixin):
             raise ValueError(f"`negative` needs guidance above 1; got {guidance:g}.")
         if not hasattr(seeds, "__len__") or len(seeds) != check_int("count", count, 1, 10**6):
             raise ValueError(f"`seeds` must be one per picture, as range({count}); got {seeds!r:.60}.")
+        cond, null = (said and said.to(self.device) for said in (cond, null))
         denoiser = Guided(self.denoiser, null, guidance, rescale, interval)
         generators = [seeded(seed) for seed in seeds]
         x = randn((count, 3, self.size, self.size), generators, self.device)
@@ -227,21 +231,15 @@ class TextToImage(ModelHubMixin):
                 warnings.warn(message, stacklevel=4)
 
     def check_prompts(self, prompts: Any, name: str = "prompts") -> list[str]:
-        """The prompts as a list; raises ValueError for what no model could read."""
-        prompts = [prompts] if isinstance(prompts, str) else prompts
-        if not isinstance(prompts, Sequence) or not prompts or not all(isinstance(p, str) for p in prompts):
-            raise ValueError(f"`{name}` must be a string or a list of strings, at least one; got {prompts!r:.80}.")
+        """The prompts as a list; raises ValueError for what this model could not read."""
+        prompts = readable(prompts, name)
         for prompt in prompts:
-            if len(prompt) > LONGEST_PROMPT:
-                raise ValueError(f"`{name}` must have at most {LONGEST_PROMPT} characters each; got {len(prompt)}.")
-            if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # halves of a pair: no text, but bytes
-                raise ValueError(f"`{name}` must be text that UTF-8 can write; got {prompt!r:.80}.")
             if self.encoder is None and prompt.strip():
                 why, way = "was trained without text", "choose a style, or a model with text such as emoji-64"
                 if any(getattr(self.denoiser.net.config, size, None) for size in READ_BY["text"]):
                     why, way = "came without its encoder", "make it by TextToImage(load_denoiser(folder), encoder)"
                 raise ValueError(f"`{name}` must be empty for this model, which {why}; got {prompt!r:.80}: {way}.")
-        return list(prompts)
+        return prompts
 
     def save_pretrained(self, save_directory: str | Path, **hub: Any) -> Any:
         """Write the model into a folder; `hub` are options of huggingface_hub's `save_pretrained`.
@@ -253,7 +251,8 @@ class TextToImage(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config, tensors = self._contents()
-        checkpoints.save_model(save_directory, config, tensors, getattr(self.encoder, "tokenizer", None))
+        tokenizer = self.encoder.tokenizer if isinstance(self.encoder, MiniClip) else None
+        checkpoints.save_model(save_directory, config, tensors, tokenizer)
         (save_directory / "card.json").write_text(json.dumps(self.card, indent=2) + "\n")
         readme = save_directory / "README.md"
         if not readme.exists():  # one that its owner wrote is better than ours
@@ -262,10 +261,11 @@ class TextToImage(ModelHubMixin):
     def _contents(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What config.json and model.safetensors hold of this model; ValueError if they cannot hold it."""
         encoder = self.encoder
-        if not isinstance(encoder, MiniClip | WordEncoder | None):
+        if not isinstance(encoder, MiniClip | WordEncoder | HubTextEncoder | None):
             raise ValueError(
-                "A model whose text encoder comes from the hub cannot be saved, nor one with an encoder of your own: "
-                "keep its denoiser, with `minidiff.checkpoints.save_denoiser`."
+                "A model with a text encoder of your own cannot be saved: keep its denoiser, with "
+                "`minidiff.checkpoints.save_denoiser`, and what was trained of the encoder, with "
+                "`safetensors.torch.save_file`."
             )
         tensors = {f"denoiser.net.{k}": v for k, v in self.denoiser.net.state_dict().items()}
         config: dict[str, Any] = {
@@ -274,7 +274,8 @@ class TextToImage(ModelHubMixin):
             "styles": list(self.styles),
         }
         if encoder is not None:
-            tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+            if not isinstance(encoder, HubTextEncoder):  # of which the name is enough
+                tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
             config["encoder"] = checkpoints.describe_encoder(encoder)
         return config, tensors
 

@@ -193,6 +193,7 @@ PRESETS: dict[str, Preset] = {
     ),
     **RECIPE_PRESETS,
 }
+UNCOMPILED = ("clip", "judge", "prior")  # without a U-Net
 
 
 def run(
@@ -218,15 +219,20 @@ def run(
     if start is not None and not (name.startswith(("emoji", "shapes")) or name == "teaching"):
         why = "what it fine-tunes is its `clip`" if "midjourney" in name else "only models that draw begin with one"
         raise ValueError(f"`start` must be left out for {name}: {why}; got {start!r}.")
+    if compiled and name in UNCOMPILED:
+        raise ValueError(f"`compile` must be left out for {name}: only U-Nets are compiled.")
     config = replace(preset.config, **changes)
     (team, where), folder = processes.join(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
         torch.default_generator.manual_seed(config.seed)
+        given = None if start is None else TextToImage.from_pretrained(start)
+        if given and clip is None and name.startswith("emoji") and not isinstance(given.encoder, MiniClip):
+            raise ValueError(f"`start` must be a model with a mini-CLIP, as emoji-64; {start} has none.")
         job = preset.build(where, clip or start)
-        begun = {} if start is None else {"start": begin_with(job.objective, start)}
+        begun = {} if given is None else {"start": begin_with(job.objective, given, start)}
         cost = flops_per_picture(job.objective, job.source)
     if compiled:
-        _compile(job.objective)
+        next(part for part in job.objective.modules() if isinstance(part, UNet)).compile()
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
     if not team.is_main_process:  # of several processes one writes
         return {}
@@ -240,9 +246,8 @@ def run(
     return card
 
 
-def begin_with(objective: Any, name: str) -> str:
+def begin_with(objective: Any, pipe: TextToImage, name: Any) -> str:
     """Give what is trained the weights of a model of the same shape; returns the fingerprint of its network."""
-    pipe = TextToImage.from_pretrained(name)
     words = pipe.encoder if isinstance(pipe.encoder, WordEncoder) else nn.Module()
     try:
         checkpoints.load_weights(objective.denoiser.net, pipe.denoiser.net.state_dict(), name)
@@ -253,9 +258,3 @@ def begin_with(objective: Any, name: str) -> str:
     begun = fingerprint(pipe.denoiser.net)
     objective.start = ", ".join(filter(None, (objective.start, begun)))
     return begun
-
-
-def _compile(objective: nn.Module) -> None:
-    net = next((m for m in objective.modules() if isinstance(m, UNet)), None)
-    if net is not None:
-        net.compile()

@@ -96,7 +96,7 @@ class PriorPairs:
         self.captions, self.rows = captions, self.pictures.indices
         self.place = torch.full((len(STYLES) * len(emoji),), -1, device=device)
         self.place[self.rows] = torch.arange(len(self.rows), device=device)
-        self.images = embed_images(emoji, clip, self.rows, device)
+        self.images = embed_images(emoji, clip, self.rows)
         ids = captions.ids[self.rows.to(captions.ids.device)]
         self.sentences = embed_ids(clip, ids.flatten(0, 1)).view(*ids.shape[:2], -1)  # (M, V, dim)
 
@@ -164,7 +164,7 @@ def evaluate_prior(
         captions = canonical_captions(emoji, rows)
         pooled = clip(captions).pooled
         near = (pooled @ source.sentences[:, 0].T).argmax(1)
-        wanted = embed_images(emoji, clip, torch.tensor(rows), center.device)
+        wanted = embed_images(emoji, clip, torch.tensor(rows))
         many = [range(seed + 1000 * r, seed + 1000 * r + len(rows)) for r in range(REPEATS)]
         answers = {
             "diffusion prior": torch.cat([prior(pooled, seeds) for seeds in many]),
@@ -187,7 +187,7 @@ def _spreads(
     many = pooled.repeat_interleave(draws, 0)
     seeds = range(seed, seed + len(many))
     rows = torch.tensor([emoji.flat_index(record.index, style) for record in records for style in STYLES])
-    real = embed_images(emoji, clip, rows, center.device).unflatten(0, (-1, len(STYLES)))
+    real = embed_images(emoji, clip, rows).unflatten(0, (-1, len(STYLES)))
     return {
         "captions": len(records),
         "diffusion prior": spread(prior(many, seeds).unflatten(0, (-1, draws)), real, center),

@@ -1,17 +1,19 @@
-"""What happens to a prompt before a network reads it: cut into parts, reduced to keywords, or written out longer."""
+"""What happens to a prompt before it is read: it is checked, cut into parts, reduced to keywords or written out."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from minidiff.common import check_int
 from minidiff.data.captions import spoken_name, style_words
 from minidiff.data.emoji import STYLES, EmojiRecord, load_emoji
 
+LONGEST = 20_000  # characters; far above any context, and a bound on what a stranger can make us tokenize
 _WORD = re.compile(r"[^\W_][\w'-]*")
 # Words that say nothing about a picture, however rare the captions make them.
 _EMPTY = frozenset(
@@ -19,6 +21,19 @@ _EMPTY = frozenset(
     on or our out please she so that the their them then there these they this to up us very was we were which who
     with you your show shows draw drawing picture image one own all any more most just style""".split()  # noqa: SIM905
 )
+
+
+def readable(prompts: Any, name: str = "prompts") -> list[str]:
+    """The prompts, one or a sequence of them, as a list; raises ValueError for what no model could read."""
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(prompts, Sequence) or not prompts or not all(isinstance(p, str) for p in prompts):
+        raise ValueError(f"`{name}` must be a string or a list of strings, at least one; got {prompts!r:.80}.")
+    for prompt in prompts:
+        if len(prompt) > LONGEST:
+            raise ValueError(f"`{name}` must have at most {LONGEST} characters each; got {len(prompt)}.")
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):  # halves of a pair: no text, but bytes
+            raise ValueError(f"`{name}` must be text that UTF-8 can write; got {prompt!r:.80}.")
+    return list(prompts)
 
 
 def split(prompt: str, cut: Callable[[str], str]) -> list[str]:

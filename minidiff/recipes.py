@@ -85,7 +85,9 @@ def dalle(
     check_number("noise", noise, 0, 1)
     prompts, seeds = _asked("dalle", pipe, prompts, seed, settings)
     if not getattr(pipe.denoiser.net.config, "image_dim", None):
-        raise ValueError("`pipe` must be a model that is told CLIP image embeddings, such as emoji-64; got another.")
+        raise ValueError(
+            "The recipe needs a model that is told CLIP image embeddings, such as emoji-64; got another."
+        )
     if isinstance(prior, Prior):
         _check_prior(prior, pipe)
     else:
@@ -190,7 +192,7 @@ def _asked(
     check_recipe(recipe, **settings)
     prompts = pipe.check_prompts(prompts)
     if not isinstance(pipe.encoder, MiniClip):
-        raise ValueError("`pipe` must be a model with a CLIP, such as emoji-64; got one that reads no free text.")
+        raise ValueError("The recipe needs a model with a CLIP, such as emoji-64; got one that reads no free text.")
     return prompts, seeds_from(seed, len(prompts))
 
 

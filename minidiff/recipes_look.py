@@ -112,7 +112,6 @@ def build_look(device: torch.device, clip: str | None = None, *, full: bool) -> 
         net.requires_grad_(True)
     else:
         add_lora(net)
-    pipe.denoiser.time_sampling = "logit-normal"
 
     def finish(objective: Any, folder: Path) -> dict[str, Any]:
         if full:

@@ -89,7 +89,7 @@ class LinearSchedule(DiscreteSchedule):
     """beta_i rises in a straight line from 1e-4 to 0.02 (Ho et al. 2020, section 4).
 
     Those two numbers belong to T = 1000; for another T they are scaled by 1000 / T, so that the end of the
-    process holds as little of the picture. T: an integer from 21 (below, a beta would exceed 1) to 100,000.
+    process holds as little of the picture. T: an integer from 21 (below, a beta would reach 1) to 100,000.
     """
 
     def __init__(self, T: int = 1000):
@@ -157,6 +157,13 @@ def make_schedule(name: str) -> Any:
     return made() if callable(made) else copy.copy(made)
 
 
+def levels(schedule: NoiseSchedule, device: torch.device | str = "cpu") -> list[list[float]]:
+    """alpha and sigma at three times, to four digits: enough to tell a schedule from another one."""
+    t = torch.tensor([0.25, 0.5, 0.75], device=device)
+    both = (torch.as_tensor(f(t)).expand(3).tolist() for f in (schedule.alpha, schedule.sigma))
+    return [[round(value, 4) for value in values] for values in both]
+
+
 def check_schedule(schedule: Any) -> NoiseSchedule:
     """Return what was given if it has alpha(t) and sigma(t); otherwise say what was expected."""
     if isinstance(schedule, type) or not (hasattr(schedule, "alpha") and hasattr(schedule, "sigma")):
@@ -172,7 +179,12 @@ def check_falling(schedule: Any) -> NoiseSchedule:
     if isinstance(check_schedule(schedule), torch.nn.Module):  # learned, and perhaps on a GPU
         return schedule
     t = torch.tensor([0.25, 0.75, noise_end(schedule)], device="cpu")
-    ratio = torch.as_tensor(schedule.alpha(t)) / torch.as_tensor(schedule.sigma(t))
+    try:
+        ratio = torch.as_tensor(schedule.alpha(t)) / torch.as_tensor(schedule.sigma(t))
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"`schedule` must compute with tensors, as torch.cos does, not math.cos ({error})."
+        ) from error
     if ratio.shape != t.shape or not torch.inf > ratio[0] > ratio[1] >= ratio[2] or not ratio[2] <= 1:
         got = f"{ratio.tolist()!r:.60} at {t.tolist()!r:.40}"
         said = "numbers (B,) at times (B,) from 0 to 1, alpha / sigma falling, to 1 or less"

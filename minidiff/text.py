@@ -102,6 +102,11 @@ class MiniClip(nn.Module):
         }
         self.model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.dim))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.model.logit_scale.device
+
     def tokenize(self, prompts: Sequence[str], full: bool = False) -> tuple[Tensor, Tensor]:
         """Token ids (B, L) and their mask: begin, the words' pieces, end, padding. What is too long is cut.
 
@@ -132,16 +137,14 @@ class MiniClip(nn.Module):
         # Without the mask: no word sees the padding, which comes last, and transformers would ask whether there is
         # any, which waits for a GPU at every step.
         out = self.model.text_model(input_ids=ids.long())
-        pooled = self.model.text_projection(out.pooler_output)
-        tokens = out.last_hidden_state * mask[..., None]
+        pooled, tokens = self.model.text_projection(out.pooler_output), out.last_hidden_state * mask[..., None]
         return TextEmbedding(tokens.float(), mask, unit_rms(pooled))
 
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode prompts: tokens (B, L, text_width), mask (B, L), pooled (B, dim)."""
-        ids, mask = self.tokenize(prompts)
-        device = self.model.logit_scale.device
-        return self.encode_ids(ids.to(device), mask.to(device))
+        ids, mask = (part.to(self.device) for part in self.tokenize(prompts))
+        return self.encode_ids(ids, mask)
 
     def encode_image(self, pictures: Tensor) -> Tensor:
         """CLIP image embeddings (B, dim), root-mean-square 1, of pictures (B, 3, H, W), uint8 or in [-1, 1]."""
@@ -185,13 +188,10 @@ class HubTextEncoder:
             kind = CLIPTextModelWithProjection if self.is_clip else T5EncoderModel if t5 else Auto
             self.model = kind.from_pretrained(name, use_safetensors=True).eval().to(device)
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"`name` must be a text encoder of the Hugging Face hub or a folder with one; {name!r} could not "
-                f"be loaded ({str(error).splitlines()[0]})"
-            ) from error
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.max_length = min(max_length, self.tokenizer.model_max_length)
+            said = f"`name` must be a text encoder of the Hugging Face hub or a folder with one; {name!r} could not"
+            raise ValueError(f"{said} be loaded ({str(error).splitlines()[0]})") from error
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.name, self.max_length = name, min(max_length, self.tokenizer.model_max_length)
         self.dim = self.model.config.hidden_size
         self.pooled_dim = self.model.config.projection_dim if self.is_clip else self.dim
 
@@ -201,12 +201,15 @@ class HubTextEncoder:
         most = self.max_length - self.tokenizer.num_special_tokens_to_add()
         return str(self.tokenizer.decode(pieces[most:])).strip()
 
+    def settings(self) -> dict[str, Any]:
+        """What makes the same encoder again, for a checkpoint's JSON: its name and max_length."""
+        return {"name": self.name, "max_length": self.max_length}
+
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode prompts: tokens (B, L, dim), mask (B, L), pooled (B, pooled_dim)."""
-        batch = self.tokenizer(
-            as_list(prompts), padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        ).to(self.model.device)
+        how = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
+        batch = self.tokenizer(as_list(prompts), **how).to(self.model.device)
         out, mask = self.model(**batch), batch["attention_mask"].bool()
         tokens = out.last_hidden_state * mask[..., None]
         pooled = out.text_embeds if self.is_clip else tokens.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
@@ -214,10 +217,11 @@ class HubTextEncoder:
 
 
 class WordEncoder(nn.Module):
-    """A transformer over a closed vocabulary, trained together with the generator it serves.
+    """A transformer over a closed vocabulary, trained together with the generator it serves (`JointDenoising`).
 
-    For the shapes, whose language ("left of", "two") no CLIP of emoji knows. vocabulary: the words, the first being
-    the padding. Raises ValueError for a dim that does not split into heads and, when called, for an unknown word.
+    For the shapes, whose language ("left of", "two") no CLIP of emoji knows. Calling it gives no gradients, which
+    `encode_ids` does. vocabulary: the words, the first being the padding. Raises ValueError for a dim that does not
+    split into heads and, when called, for an unknown word.
     """
 
     def __init__(self, vocabulary: Sequence[str], context: int, dim: int = 96, layers: int = 2, heads: int = 4):
@@ -229,8 +233,7 @@ class WordEncoder(nn.Module):
             check_int("context", context, 1, 10**6),
         )
         self._place = {word: i for i, word in enumerate(self.vocabulary) if i}
-        self.dim = self.pooled_dim = dim
-        self.layers, self.heads = layers, heads
+        self.dim, self.pooled_dim, self.layers, self.heads = dim, dim, layers, heads
         self.word = nn.Embedding(len(self.vocabulary), dim)
         # As large as nn.Embedding's words: a whisper beside them would leave the prompt a bag of words for very long.
         self.position = nn.Parameter(torch.randn(context, dim))
@@ -264,8 +267,8 @@ class WordEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> TextEmbedding:
         """Encode prompts: tokens (B, L, dim), mask (B, L), pooled (B, dim)."""
-        ids, mask = self.tokenize(prompts)
-        return self.encode_ids(ids.to(self.position.device), mask.to(self.position.device))
+        ids, mask = (part.to(self.position.device) for part in self.tokenize(prompts))
+        return self.encode_ids(ids, mask)
 
     def settings(self) -> dict[str, Any]:
         """The configuration as plain values, for a checkpoint's JSON."""
@@ -284,7 +287,7 @@ def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> 
         words = _words(prompt)
         if len(words) > length:
             raise ValueError(f"`prompts` must have at most {length} words each; got {len(words)}.")
-        found = [places[word if word in places else check_choice("prompts", word, places)] for word in words]
+        found = [places[word if word in places else check_choice("words", word, places)] for word in words]
         rows.append(found + [0] * (length - len(found)))
     ids = torch.tensor(rows, dtype=torch.long).view(len(rows), length)
     return ids, ids > 0

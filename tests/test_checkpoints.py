@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import BY_STYLE, small_net, small_pipe, styles_pipe
+from small_models import BY_STYLE, NET, small_net, small_pipe, styles_pipe
 
-from minidiff import checkpoints
+from minidiff import checkpoints, schedules
 from minidiff.common import CheckpointError, Condition, randn, seeded
 from minidiff.data.emoji import STYLES
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser
 from minidiff.hub import model_card
+from minidiff.nets.unet import UNet
 from minidiff.pipeline import TextToImage
-from minidiff.schedules import SCHEDULES, CosineSchedule, LinearSchedule, make_schedule
+from minidiff.schedules import SCHEDULES, CosineSchedule, LinearSchedule, RectifiedFlow, make_schedule
 from minidiff.text import WordEncoder
 
 
@@ -254,3 +255,30 @@ def test_a_card_that_its_owner_wrote_stays(folder: Path) -> None:
     (folder / "README.md").write_text("mine")
     small_pipe().save_pretrained(folder)
     assert (folder / "README.md").read_text() == "mine"
+
+
+def test_a_loaded_model_goes_on_learning_as_it_did(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"weighting": "min-snr", "time_sampling": "logit-normal", "time_shape": (1.0, 1.4)}
+    checkpoints.save_denoiser(tmp_path, NetDenoiser(UNet(NET), RectifiedFlow(), "flow", **how))
+    again = checkpoints.load_denoiser(tmp_path)
+    assert {name: getattr(again, name) for name in how} == how
+    flagship = checkpoints.load_denoiser("emoji-64")
+    assert (flagship.time_sampling, flagship.time_shape) == ("logit-normal", (0.0, 1.0))
+
+
+def test_a_name_that_has_come_to_mean_another_schedule_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Power(RectifiedFlow):
+        def __init__(self, power: float) -> None:
+            self.power = power
+
+        def alpha(self, t: Any) -> Any:
+            return super().alpha(t) ** self.power
+
+    monkeypatch.setitem(schedules.SCHEDULES, "power", lambda: Power(2.0))
+    checkpoints.save_denoiser(tmp_path, NetDenoiser(UNet(NET), Power(2.0), "flow"))
+    checkpoints.load_denoiser(tmp_path)
+    monkeypatch.setitem(schedules.SCHEDULES, "power", lambda: Power(3.0))
+    with pytest.raises(CheckpointError, match="`schedule` must be what it was when the model was saved; 'power' is"):
+        checkpoints.load_denoiser(tmp_path)

@@ -83,6 +83,8 @@ def test_the_data_can_be_looked_at_in_every_form(minidiff: Run) -> None:
         (["--count", 0], "`count` must be an integer from 1 to 1024; got 0"),
         (["--out", "x.jpg"], "`out` must end in .png; got 'x.jpg'"),
         (["--out", "no/x.png"], "`out` must lie in a folder that exists"),
+        (["panda", "--count", 3], "`count` must be left out here, where it would change nothing; got 3"),
+        (["--out", "x.png"], "`out` must be left out here, where it would change nothing; got x.png"),
         (["panda", "--shapes"], "`names`, `split` and `shapes` each show another sheet; give one of them"),
     ],
 )
@@ -160,6 +162,7 @@ def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monke
     measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0, "judge": fingerprint(load_judge())}
     assert found == measured | {"best": {"guidance": 4.0}, "asked": {"repeats": 2}}
     sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
+    sentence(minidiff("evaluate", "shapes", "--repeats", 2), 2, "`repeats` must be left out for shapes")
     for option in ("steps", "guidance", "size"):
         sentence(minidiff("evaluate", "--sweep", f"--{option}", 4), 2, f"`{option}` must be left out with --sweep")
 
@@ -188,9 +191,7 @@ def test_a_training_that_was_stopped_says_where_it_goes_on(minidiff: Run, monkey
 
 
 def test_words_that_are_neither_emoji_nor_shapes_cannot_be_marked(minidiff: Run) -> None:
-    pipe = small_pipe()
-    pipe.encoder = WordEncoder.of(["a house"], dim=16, heads=2)
-    pipe.save_pretrained("houses")
+    TextToImage(small_pipe().denoiser, WordEncoder.of(["a house"], dim=16, heads=2)).save_pretrained("houses")
     TextToImage(styles_pipe().denoiser, None, ["cat", "dog"]).save_pretrained("animals")
     for name in ("houses", "animals"):
         wanted = f"`checkpoint` {name} must know emoji, or all words for shapes, .*`minidiff.metrics.nearest`"

@@ -31,7 +31,7 @@ from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji
 from minidiff.data.pixels import to_float
 from minidiff.evaluate.tasks import Problem, best_by_clip
-from minidiff.text import EOS, PAD, MiniClip, MiniClipConfig
+from minidiff.text import EOS, PAD, MiniClip, MiniClipConfig, unit_rms
 
 CONFIG = MiniClipConfig(
     dim=16, context=32, vocabulary=400, text_width=16, text_layers=1, text_heads=2,
@@ -92,6 +92,17 @@ def test_the_objective_compares_unit_vectors(clip: MiniClip) -> None:
     wanted = contrastive_loss(logits, torch.eye(4) > 0)
     got = ContrastiveObjective(clip)(Pairs(x, ids, torch.eye(4) > 0), seeded(0))
     assert got.item() == pytest.approx(wanted.item(), abs=1e-5)
+
+
+def test_in_half_precision_the_cosines_are_taken_in_single(clip: MiniClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Pairs(torch.zeros(8, 3, 16, 16), clip.tokenize(["cat"] * 8)[0], torch.eye(8) > 0)
+    image, text = (unit_rms(randn((8, 16), seeded(seed))) for seed in (0, 1))
+    monkeypatch.setattr(clip, "encode_image", lambda pictures: image)
+    monkeypatch.setattr(clip, "encode_ids", lambda ids, mask: TextEmbedding(text, mask, text))
+    whole = ContrastiveObjective(clip)(batch, seeded(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ContrastiveObjective(clip)(batch, seeded(0))
+    assert half.item() == pytest.approx(whole.item(), abs=1e-6)
 
 
 def test_a_caption_is_true_of_its_concept_in_every_style_that_it_allows(emoji: SmallEmoji, clip: MiniClip) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from test_training import Regression, config, data
-from torch import Tensor
+from torch import Tensor, nn
 
 from minidiff.training import TensorSource, TrainingDiverged, train
 
@@ -56,6 +56,24 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(bad: dict[st
     assert result.skipped == 3 and result.history[-1]["skipped"] == 3
     assert math.isfinite(result.history[-1]["loss"])
     assert all(p.isfinite().all() for p in [*model.parameters(), *result.ema.shadow.values()])
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace_in_the_averages_of_a_batch_normalization() -> None:
+    class Normalized(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, batch: Any, generator: torch.Generator) -> Tensor:
+            x, cond = batch
+            return super().forward((self.norm(x), cond), generator)
+
+    x = torch.cat([torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.full((2, 4), math.nan)])
+    model = Normalized()
+    with pytest.warns(UserWarning, match="steps were skipped"):
+        result = train(model, TensorSource(x), config(steps=8, batch_size=2, max_bad_steps=8), device="cpu")
+    assert 0 < result.skipped < 8
+    assert all(buffer.isfinite().all() and buffer.any() for buffer in model.buffers())
 
 
 def test_a_bad_first_step_leaves_the_moments_untouched() -> None:

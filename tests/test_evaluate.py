@@ -34,6 +34,7 @@ from minidiff.evaluate.tasks import (
     summarize,
     true_pictures,
 )
+from minidiff.metrics import wilson
 from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import RectifiedFlow
@@ -191,7 +192,8 @@ def test_one_who_repeats_training_pictures_is_caught_and_an_artist_is_not(emoji:
     found, (captions, sheet) = copy_rates(judge, emoji, drawn)
     assert found["test"]["copies"]["mean"] == 1
     assert found["validation"]["copies"]["mean"] == 0
-    assert found["validation"]["copies"]["high"] == pytest.approx(1 - 0.025 ** (1 / 2))  # concepts, not pictures
+    assert found["validation"]["copies"] == wilson(0.0, 2).as_dict()  # of the two concepts, not of the four pictures
+    assert found["test"]["copies"] == wilson(1.0, 3).as_dict()
     assert len(captions) == len(sheet) == 12
 
 

@@ -72,7 +72,7 @@ def test_pictures_in_bytes_are_refused_and_floats_stay_as_they_are() -> None:
 
 def test_a_network_that_cannot_hear_is_not_spoken_to() -> None:
     deaf = NetDenoiser(UNet(replace(BY_STYLE, labels=0)), RectifiedFlow(), "flow")
-    with pytest.raises(ValueError, match="`drop` must be None for a network that is told neither text nor image"):
+    with pytest.raises(ValueError, match="`drop` must show no text to a network that reads none: "):
         Denoising(deaf, ConditionDropout())
     with pytest.raises(ValueError, match="`attention` must be on at some width, or `pooled_dim` given"):
         replace(NET, attention=(False, False), pooled_dim=None)
@@ -156,7 +156,7 @@ def test_a_large_vocabulary_is_not_recited() -> None:
     encoder = WordEncoder(["<pad>", *(f"word{i}" for i in range(5000))], 4, dim=8, heads=1)
     ids, mask = encoder.tokenize(["Word4999, word0", ""])
     assert ids.tolist() == [[5000, 1, 0, 0], [0] * 4] and mask.sum().item() == 2
-    with pytest.raises(ValueError, match=r"`prompts` must be one of word0, .*, \.\.\.; got 'hello'") as caught:
+    with pytest.raises(ValueError, match=r"`words` must be one of word0, .*, \.\.\.; got 'hello'") as caught:
         encoder.tokenize(["hello"])
     assert len(str(caught.value)) < 600
     with pytest.raises(ValueError, match="`prompts` must have at most 4 words each; got 5"):

@@ -49,6 +49,13 @@ def test_features_do_not_depend_on_the_company_and_leave_the_mode_as_it_was() ->
     assert judge.training
 
 
+def test_features_are_of_single_precision_whatever_surrounds_them() -> None:
+    judge, x = small_judge(), pictures(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = judge.features(x)
+    assert torch.equal(inside, judge.features(x))
+
+
 @pytest.mark.parametrize("size", [32, 128])
 def test_other_sizes_are_scaled(size: int) -> None:
     flat = torch.full((1, 3, size, size), 0.3)

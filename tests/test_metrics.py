@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from minidiff.common import seeded
@@ -18,6 +19,7 @@ from minidiff.metrics import (
     frechet_distance,
     kernel_distance,
     nearest,
+    wilson,
     with_interval,
 )
 
@@ -95,6 +97,13 @@ def test_bootstrap_of_one_value_is_that_value_and_of_none_is_an_error() -> None:
     assert bootstrap(torch.tensor([0.5])).as_dict() == {"mean": 0.5, "low": 0.5, "high": 0.5}
     with pytest.raises(ValueError, match="at least one"):
         bootstrap(torch.tensor([]))
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 70), (1, 70), (35, 70), (300, 300)])
+def test_a_share_has_wilson_s_interval(right: int, n: int) -> None:
+    expected = binomtest(right, n).proportion_ci(method="wilson")
+    found = wilson(right / n, n)
+    assert (found.mean, found.low, found.high) == pytest.approx((right / n, expected.low, expected.high), abs=1e-4)
 
 
 def test_values_that_belong_together_are_drawn_together() -> None:

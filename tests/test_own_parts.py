@@ -33,10 +33,10 @@ def test_a_text_encoder_of_ones_own_needs_no_more_than_the_protocol(tmp_path: Pa
     pipe = TextToImage(NetDenoiser(small_net(), RectifiedFlow(), "flow"), Letters(), ["my-own"]).to("cpu")
     plain = pipe.generate(pipe.condition(["cat"]), 1, steps=2, seeds=[0])
     assert plain.isfinite().all() and len(pipe("cat", style="my-own", negative="dog", steps=1)) == 1
-    assert pipe.styled("cat", "my-own") == "cat, my own style"
+    assert pipe.styled("cat", "my-own") == "cat, my-own"
     with pytest.raises(ValueError, match="`style` must be one of my-own; got 'noto'"):
         pipe("cat", style="noto")
-    with pytest.raises(ValueError, match="nor one with an encoder of your own: keep its denoiser"):
+    with pytest.raises(ValueError, match="with a text encoder of your own cannot be saved: keep its denoiser"):
         pipe.save_pretrained(tmp_path)
 
 

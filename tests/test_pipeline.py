@@ -15,7 +15,8 @@ from torch import Tensor
 from minidiff.common import Condition, randn, seeded
 from minidiff.data.shapes import CAPTION_LENGTH, VOCABULARY
 from minidiff.denoisers import NetDenoiser
-from minidiff.pipeline import LONGEST_PROMPT, TextToImage, from_image, to_images
+from minidiff.pipeline import TextToImage, from_image, to_images
+from minidiff.prompts import LONGEST
 from minidiff.samplers import STEPS, check_settings, ddim_step, sample
 from minidiff.schedules import RectifiedFlow, forward_jump, time_grid
 from minidiff.text import MiniClip, WordEncoder
@@ -75,6 +76,21 @@ def test_an_empty_prompt_is_the_absence_of_one(pipe: TextToImage, nothing: str) 
     assert not any(leaf.any() for leaf in cond.index([0]).text or ()) and bool(cond.text.mask[1].any())
     empty, none = draw(pipe, [nothing], guidance=7.0), pipe.generate(None, 1, steps=3, seeds=[0])
     assert torch.allclose(empty, none, atol=1e-5)
+
+
+def test_a_condition_is_moved_to_where_the_model_is(pipe: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[int, object]] = []
+    to = Condition.to
+
+    def spy(cond: Condition, device: torch.device) -> Condition:
+        moved.append((id(cond), device))
+        return to(cond, device)
+
+    monkeypatch.setattr(Condition, "to", spy)
+    cond, null = pipe.condition("cat"), pipe.null("red heart")
+    moved.clear()
+    pipe.generate(cond, 1, null=null, seeds=[0], steps=1)
+    assert moved == [(id(cond), pipe.device), (id(null), pipe.device)]
 
 
 def test_a_negative_prompt_of_any_length_is_what_is_moved_away_from(pipe: TextToImage) -> None:
@@ -184,7 +200,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompts": []}, r"`prompts` must be a string or a list of strings, at least one; got \[\]"),
     ({"prompts": 3}, "`prompts` must be a string or a list of strings, at least one; got 3"),
     ({"prompts": ["cat", None]}, "`prompts` must be a string"),
-    ({"prompts": "x" * (LONGEST_PROMPT + 1)}, "`prompts` must have at most 20000 characters each; got 20001"),
+    ({"prompts": "x" * (LONGEST + 1)}, "`prompts` must have at most 20000 characters each; got 20001"),
     ({"prompts": "\ud83d"}, "`prompts` must be text that UTF-8 can write"),
     ({"negative": 3}, "`negative` must be a string"),
     ({"negative": ["a dog", "a cat"]}, "`negative` must be a string, one for all prompts"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -185,7 +184,7 @@ def test_what_belongs_to_another_model_is_refused(pipe: TextToImage, prior: Path
     with pytest.raises(ValueError, match=r"`prior` must be one of prior, or the folder of a model; got 'teaching'"):
         load_prior("teaching")
     for recipe in (dalle, midjourney):
-        with pytest.raises(ValueError, match=r"`pipe` must be a model|`prompts` must be empty"):
+        with pytest.raises(ValueError, match=r"The recipe needs a model with a CLIP|`prompts` must be empty"):
             recipe(styles_pipe(), [""])
 
 
@@ -248,7 +247,9 @@ def test_the_recipes_presets_train_on_a_checkpoint_of_ones_own(
     assert cards["midjourney"]["measured"] == {"pictures": 11, "base": fingerprint(base.denoiser.net)}
     next(base.denoiser.net.parameters()).data += 1
     base.save_pretrained(tmp_path / "base")
-    with pytest.raises(CheckpointError, match="task"):  # a change of other weights does not go on
+    with pytest.raises(
+        CheckpointError, match="What is learned must stay"
+    ):  # a change of other weights does not go on
         run("midjourney", tmp_path / "midjourney", **quick | {"steps": 3})
 
 
@@ -286,23 +287,3 @@ def test_generate_cooks_by_recipe_and_says_what_it_did(
         (["--rewriter", "expand"], "`rewriter` must be left out here, as only the recipe dalle rewrites"),
     ):
         sentence(minidiff("generate", "cat", *wrong, "--checkpoint", "nowhere"), 2, pattern)
-
-
-# --- what ships
-
-
-def test_the_prior_that_ships_belongs_to_the_flagship_that_ships() -> None:
-    """When this fails, the flagship's CLIP has changed: run `minidiff train prior` and keep what it writes."""
-    load_prior(pipe=TextToImage.from_pretrained("emoji-64"))
-    folder = checkpoints.find("prior")
-    assert (folder / "model.safetensors").stat().st_size <= 2e6
-    assert json.loads((folder / "card.json").read_text())["preset"] == "prior"
-
-
-def test_the_prior_that_ships_beats_both_naive_baselines_in_retrieval() -> None:
-    """At first place and among five, on the test split and on bases never seen."""
-    measured = json.loads((checkpoints.find("prior") / "card.json").read_text())["measured"]
-    for split in ("test", "unseen"):
-        for naive in ("mean embedding", "nearest caption"):
-            for score in ("retrieval_1", "retrieval_5"):
-                assert measured[split]["diffusion prior"][score] > measured[split][naive][score]

@@ -23,7 +23,7 @@ FLOORS = {
     **dict.fromkeys(("nets.unet", "nets.mlp", "text", "denoisers"), 2),
     **dict.fromkeys(("toy", "data", "guidance", "samplers", "training"), 3),
     **dict.fromkeys(("clip", "prior", "judge", "gan", "versus", "metrics", "plotting", "frames", "learn"), 4),
-    **dict.fromkeys(("cards", "checkpoints", "exercises", "hub", "images", "look", "pipeline"), 5),
+    **dict.fromkeys(("cards", "checkpoints", "exercises", "hub", "images", "pipeline"), 5),
     **dict.fromkeys(("editing", "evaluate", "export", "factors", "presets", "project", "prompts", "recipes"), 5),
     "cli": 6,
     "__main__": 7,

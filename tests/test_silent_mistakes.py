@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_models import small_pipe, styles_pipe
+from small_models import NET, small_pipe, styles_pipe
 
 from minidiff.checkpoints import save_model
 from minidiff.common import Condition, alpha_sigma, randn, seeded
 from minidiff.data.emoji import EmojiPictures, load_emoji
-from minidiff.data.folder import from_torchvision
+from minidiff.data.folder import CaptionedPictures, EncodedPictures, from_torchvision
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser, interpret, target
 from minidiff.gan import GANConfig
 from minidiff.guidance import Guided
 from minidiff.images import grid, to_images
 from minidiff.metrics import diversity
-from minidiff.nets import MLP, UNetConfig
+from minidiff.nets import MLP, UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.plotting import show
 from minidiff.samplers import STEPS, check_settings, ddim_step, sample
@@ -44,6 +46,14 @@ EXACT = ExactDenoiser(points("eight"), FLOW)
 X, Z = randn((4, 3, 4, 4), seeded(0)), randn((6, 2), seeded(1))
 SHORT = TrainConfig(1, 2, progress=False)
 DENOISER = NetDenoiser(MLP(dim=2), FLOW, "flow")
+
+
+PAIR = CaptionedPictures(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), ["a cat", "a dog"])
+
+
+class MathCosine(CosineSchedule):
+    def alpha(self, t: Any) -> Any:
+        return math.cos(t)
 
 
 def nan_step(denoiser: Any, x_t: Any, t: Any, s: Any, cond: Any = None, **_: Any) -> Any:
@@ -77,6 +87,32 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "an image that is no tensor": (lambda: Condition(image=[1.0]), "`image` must be a tensor"),  # type: ignore
     "a negative size": (lambda: UNetConfig(image_dim=-3), "`image_dim` must be an integer"),
     "half a size": (lambda: UNetConfig(pooled_dim=0.5), "`pooled_dim` must be an integer"),  # type: ignore[arg-type]
+    "two things to move away from": (
+        lambda: Guided(small_pipe().denoiser, Condition(label=torch.tensor([1])), 2.0, weak=small_pipe().denoiser),
+        "`null` and `weak` are two things to move away from: give one of them",
+    ),
+    "a shape of times that are drawn evenly": (
+        lambda: NetDenoiser(MLP(), RectifiedFlow(), "flow", time_shape=(1.0, 1.4)),
+        '`time_shape` needs time_sampling="logit-normal"',
+    ),
+    "an image shown to a network of words": (
+        lambda: Denoising(
+            NetDenoiser(UNet(replace(NET, image_dim=None)), RectifiedFlow(), "flow"), ConditionDropout()
+        ),
+        "`drop` must show no image to a network that reads none",
+    ),
+    "an encoder that nobody trains": (
+        lambda: EncodedPictures(PAIR, WordEncoder.of(PAIR.captions)),
+        "`encoder` must be frozen, as it would not be trained here: train it along by JointDenoising",
+    ),
+    "a style that no word names": (
+        lambda: TextToImage(small_pipe().denoiser, WordEncoder.of(["a cat"], dim=16, heads=2), ["paper"]),
+        "`words` must be one of a, cat; got 'paper'",
+    ),
+    "a schedule for single numbers": (
+        lambda: NetDenoiser(MLP(), MathCosine(), "v"),
+        r"`schedule` must compute with tensors, as torch.cos does, not math.cos",
+    ),
     "one width": (lambda: UNetConfig(widths=32), "`widths` must be a tuple, one entry per level; got 32"),  # type: ignore[arg-type]
     "attention everywhere": (lambda: UNetConfig(attention=True), "`attention` must be a tuple"),  # type: ignore[arg-type]
     "heads that do not fit": (

@@ -201,7 +201,7 @@ def test_a_word_encoder_is_made_for_the_captions_it_is_given() -> None:
     assert set(encoder.vocabulary[1:]) == {"a", "red", "cat", "two", "blue", "fat", "dogs"} and encoder.context == 4
     assert encoder(["a red cat"]).mask.tolist() == [[True, True, True, False]]
     assert torch.equal(encoder(['A "red" cat!?']).tokens, encoder(["a red cat"]).tokens)
-    with pytest.raises(ValueError, match=r"`prompts` must be one of .*'dog'\. Did you mean 'dogs'"):
+    with pytest.raises(ValueError, match=r"`words` must be one of .*'dog'\. Did you mean 'dogs'"):
         encoder(["a dog"])
     with pytest.raises(ValueError, match=r"`captions` must have at least one word between them; got \['', ' '\]"):
         WordEncoder.of(["", " "])

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_models import NET
 
 from minidiff.checkpoints import load_clip
 from minidiff.clip import found_in_first, held_out_keywords
+from minidiff.common import CheckpointError
 from minidiff.data.emoji import load_emoji
+from minidiff.denoisers import NetDenoiser
+from minidiff.images import from_image
+from minidiff.nets.unet import UNet
+from minidiff.pipeline import TextToImage
+from minidiff.schedules import RectifiedFlow
 from minidiff.text import HubTextEncoder
 
 
@@ -73,6 +81,21 @@ def test_text_encoders_of_the_hub_keep_the_same_promises(tmp_path: Path, family:
     assert encoder(["very " * 50]).mask.shape == (1, 8)
     assert encoder.cut("a " * 6 + "red heart") == "red heart" and encoder.cut("red heart") == ""
     assert bool(torch.isfinite(encoder([""]).pooled).all())
+
+
+def test_a_model_is_kept_with_the_name_of_its_encoder(tmp_path: Path) -> None:
+    encoder = HubTextEncoder(str(hub_folder(tmp_path / "hub", "bert")), max_length=7)
+    net = UNet(replace(NET, context_dim=16, pooled_dim=16, image_dim=None))
+    pipe = TextToImage(NetDenoiser(net, RectifiedFlow(), "flow"), encoder)
+    pipe.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model" / "tokenizer.json").exists()
+    again = TextToImage.from_pretrained(tmp_path / "model")
+    assert isinstance(again.encoder, HubTextEncoder) and again.encoder.settings() == encoder.settings()
+    drawn = [p("red heart", steps=2, guidance=2.0)[0] for p in (pipe, again)]
+    assert (from_image(drawn[0], 16) - from_image(drawn[1], 16)).abs().max() < 0.1  # half precision
+    (tmp_path / "hub").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"was saved with the name of its text encoder: .*hub.* could not be"):
+        TextToImage.from_pretrained(tmp_path / "model")
 
 
 def test_a_pretrained_encoder_knows_words_that_no_caption_ever_held() -> None:

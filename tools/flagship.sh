@@ -6,6 +6,7 @@
 # on with a training that was cut off. What decides comes first; a part that fails is named in runs/failed, and the
 # others still run. runs/done says that all is over.
 set -euo pipefail
+trap 'exit 130' INT TERM # or Ctrl-C would start what comes next
 cd "$(dirname "$0")/.."
 export NVIDIA_TF32_OVERRIDE=0 # what is measured here is compared with a CPU's single precision
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" # the tools, too, find minidiff where it is not installed
@@ -19,7 +20,8 @@ adopt() { cp "runs/$1"/{card.json,config.json,model.safetensors} "$models/$1/"; 
 try() { "$@" || echo "$*" | tee -a runs/failed; }
 
 train=(train emoji-64 --clip emoji-64 --minutes "${1:-15}")
-run "${train[@]}" ${STEPS:---compile} || run "${train[@]}" ${STEPS:-} # where it cannot be compiled, as it is
+run "${train[@]}" ${STEPS:---compile} || # where it cannot be compiled, as it is
+  { [ -z "$(ls -A runs/emoji-64/run/step-* 2>/dev/null)" ] && run "${train[@]}" ${STEPS:-}; }
 adopt emoji-64
 try run evaluate emoji-64 --repeats "${REPEATS:-4}" --size "${SIZE:-300}" --out runs/evaluation
 try tool told

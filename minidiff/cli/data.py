@@ -14,8 +14,10 @@ def data(
     names: Annotated[list[str] | None, typer.Argument(help="Emoji to look up, by name or as the character.")] = None,
     split: Annotated[str | None, typer.Option(help="Show a split: train, validation, test or unseen.")] = None,
     shapes: Annotated[bool, typer.Option("--shapes", help="Show generated scenes of shapes.")] = False,
-    count: Annotated[int, typer.Option(help="Pictures on the sheet, 1 to 1024.")] = 64,
-    out: Annotated[Path, typer.Option(help="Where the sheet of pictures goes.")] = Path("data.png"),
+    count: Annotated[
+        int | None, typer.Option(help="Pictures of a split or of shapes, 1 to 1024 [default: 64].")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the sheet of pictures goes [default: data.png].")] = None,
 ) -> None:
     """Look at the data: counts, an emoji in its four styles, a split, or shapes.
 
@@ -27,24 +29,27 @@ def data(
 
         minidiff data --split test --count 200 --out test.png
     """
+    from minidiff.cli.sheets import describe, emoji_pictures, shape_pictures, split_pictures
     from minidiff.common import check_int
     from minidiff.images import grid, save_png
-    from minidiff.look import describe, emoji_pictures, shape_pictures, split_pictures
 
-    check_int("count", count, 1, 1024)
-    check_file("out", out, [".png"])
+    number, sheet = check_int("count", 64 if count is None else count, 1, 1024), out or Path("data.png")
+    check_file("out", sheet, [".png"])
     if sum(map(bool, (names, split is not None, shapes))) > 1:
         raise ValueError("`names`, `split` and `shapes` each show another sheet; give one of them.")
+    for name, value in {"count": count, "out": out}.items():
+        if value is not None and not (shapes or split is not None or (names and name == "out")):
+            raise ValueError(f"`{name}` must be left out here, where it would change nothing; got {value}.")
     if shapes:
-        pictures, lines = shape_pictures(count)
+        pictures, lines = shape_pictures(number)
     elif names:
         pictures, lines = emoji_pictures(names)
     elif split is not None:
-        pictures, lines = split_pictures(split, count)
+        pictures, lines = split_pictures(split, number)
     else:
         pictures, lines = [], describe()
     print("\n".join(lines))
     if pictures:
         columns = 4 if names and not shapes else None
-        save_png(grid(pictures, 2, columns), out, {})
-        print(out)
+        save_png(grid(pictures, 2, columns), sheet, {})
+        print(sheet)

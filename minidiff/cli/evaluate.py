@@ -17,7 +17,9 @@ def evaluate(
     ),
     steps: Annotated[int | None, typer.Option(help="Calls of the network per picture [default: 12].")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance scale [default: 4].")] = None,
-    repeats: Annotated[int, typer.Option(help="Pictures per prompt of the emoji, with different seeds.")] = 8,
+    repeats: Annotated[
+        int | None, typer.Option(help="Pictures per prompt of the emoji, with different seeds [default: 8].")
+    ] = None,
     size: Annotated[
         int | None,
         typer.Option(help="Pictures on each side of the distances between sets; scenes of shapes [default: 600]."),
@@ -66,7 +68,7 @@ def evaluate(
     )
     check_settings(steps=steps, guidance=guidance)
     check_int("size", size, 4, 3025)
-    settings = Settings(steps, guidance, repeats=check_int("repeats", repeats, 1, 1000))
+    times = check_int("repeats", 8 if repeats is None else repeats, 1, 1000)
     check_folder("out", out)
     target = pick_device(device)
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
@@ -79,8 +81,9 @@ def evaluate(
             "your own by `minidiff.metrics.nearest` and `kernel_distance`."
         )
     if isinstance(pipe.encoder, WordEncoder):
-        if sweep:
-            raise ValueError("`sweep` must be left out for shapes: it needs the validation split of the emoji.")
+        if sweep or repeats is not None:
+            name = "sweep" if sweep else "repeats"
+            raise ValueError(f"`{name}` must be left out for shapes: it is for the emoji, which have a prompt each.")
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
         kinds = {"seen": "trained pairs", "held_out": "new pairs"}
         marks = {f"all right, {words}": result[kind]["model"]["all_interval"] for kind, words in kinds.items()}
@@ -89,12 +92,18 @@ def evaluate(
         measured["judge"] = fingerprint(judge)
         if sweep:
             out.mkdir(parents=True, exist_ok=True)
-            compared = measured | compare(generate_with(pipe), judge, repeats=repeats)
+            compared = measured | compare(generate_with(pipe), judge, repeats=times)
             (out / "sweep.json").write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
             print(f"{out / 'sweep.json'}: the best is {compared['best']}")
             return
         clip = pipe.encoder if isinstance(pipe.encoder, MiniClip) else None
-        result = measure(generate_with(pipe), judge, settings=settings, clip=clip, distribution_size=size)
+        result = measure(
+            generate_with(pipe),
+            judge,
+            settings=Settings(steps, guidance, repeats=times),
+            clip=clip,
+            distribution_size=size,
+        )
         marks = {
             f"{split}, {name}": value
             for split, found in result["splits"].items()

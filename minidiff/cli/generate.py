@@ -62,6 +62,7 @@ def generate(
     """
     from minidiff.checkpoints import reads_words
     from minidiff.common import check_int, pick_device
+    from minidiff.denoisers import reads
     from minidiff.images import animation, grid, save_png, to_images
     from minidiff.pipeline import TextToImage
     from minidiff.recipes import DALLE, MIDJOURNEY, check_recipe, dalle, midjourney
@@ -85,7 +86,7 @@ def generate(
     if not prompts and pipe.encoder is not None:  # it came from the hub
         raise nothing
     wanted = [prompt for prompt in prompts or [""] for _ in range(count)]
-    if pipe.encoder is not None and recipe is None and not all(map(str.strip, wanted)):
+    if reads(pipe.denoiser, "text") and recipe is None and not all(map(str.strip, wanted)):
         what = f"its style, {style}, alone" if style else "noise alone"
         print(f"minidiff: An empty prompt asks for nothing: its picture comes from {what}.", file=sys.stderr)
     frames: list[Any] = []

@@ -47,13 +47,6 @@ def train(
     from minidiff.common import check_choice
     from minidiff.presets import PRESETS, run
 
-    if preset is None:
-        for name, entry in PRESETS.items():
-            print(f"{name:12} {entry.summary}")
-        return
-    check_choice("preset", preset, PRESETS)
-    folder = out or Path("runs") / preset
-    check_folder("out", folder)
     options: dict[str, Any] = {
         "minutes": minutes,
         "steps": steps,
@@ -63,6 +56,15 @@ def train(
         "precision": precision,
     }
     changes = {name: value for name, value in options.items() if value is not None}
+    if preset is None:
+        if changes or out or clip or start or compiled or device:
+            raise ValueError("`preset` must be named; `minidiff train` lists the presets.")
+        for name, entry in PRESETS.items():
+            print(f"{name:12} {entry.summary}")
+        return
+    check_choice("preset", preset, PRESETS)
+    folder = out or Path("runs") / preset
+    check_folder("out", folder)
     try:
         card = run(preset, folder, device=device, clip=clip, start=start, compiled=compiled, **changes)
     except KeyboardInterrupt as stop:

@@ -25,8 +25,8 @@ _TONE = {
 
 
 def style_words(style: str) -> str:
-    """How captions call a style: "fluent-3d" is "fluent 3d style"."""
-    return f"{style.replace('-', ' ')} style"
+    """How captions call a style: "fluent-3d" is "fluent 3d style". One that is not of the emoji is its own name."""
+    return f"{style.replace('-', ' ')} style" if style in STYLES else style
 
 
 def spoken_name(record: EmojiRecord, language: str = "en") -> str:

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minidiff.common import check_choice, check_int
+from minidiff.common import Condition, TextEmbedding, check_choice, check_int
 from minidiff.data.decode import FITS, load_picture, on_paper, to_pil, to_tensor
 from minidiff.data.pixels import to_float
+from minidiff.text import TextEncoder
 from minidiff.training.sources import InMemory
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
@@ -53,6 +54,28 @@ class CaptionedPictures(InMemory):
         """The pictures at `indices` (B,) as x0 (B, 3, S, S) in [-1, 1], and their captions."""
         indices = indices.to(self.pictures.device)
         return to_float(self.pictures[indices]), [self.captions[i] for i in indices.tolist()]
+
+
+class EncodedPictures(InMemory):
+    """Pictures whose captions a frozen text encoder has read, once for all: a batch is (x0, Condition(text=...)).
+
+    Raises ValueError for an encoder with weights to train, which needs `JointDenoising` and the captions themselves.
+    """
+
+    def __init__(self, pictures: CaptionedPictures, encoder: TextEncoder) -> None:
+        if isinstance(encoder, torch.nn.Module) and any(p.requires_grad for p in encoder.parameters()):
+            way = "train it along by JointDenoising, or call its requires_grad_(False)"
+            raise ValueError(f"`encoder` must be frozen, as it would not be trained here: {way}.")
+        self.pictures, self.captions = pictures.pictures, pictures.captions
+        self.tokens, self.mask, self.pooled = encoder(pictures.captions)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def batch(self, indices: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Condition]:
+        """The pictures at `indices` (B,), (B, 3, S, S) in [-1, 1], and what the encoder made of their captions."""
+        text = TextEmbedding(self.tokens[indices], self.mask[indices], self.pooled[indices])
+        return to_float(self.pictures[indices]), Condition(text=text)
 
 
 class FolderPictures(CaptionedPictures):

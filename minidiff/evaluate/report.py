@@ -41,7 +41,7 @@ COPIES = """
 <p>A picture counts as a copy when it is nearer to its nearest training picture than 99% of the real pictures that
 nobody trained on (twins apart) are to theirs, both in features and, moved by up to two pixels, in foreground pixels.
 Training pictures, moved as in training, and the same drawn again from t = 0.3, show how many copies this finds.
-Where none is found, the interval is exact, a concept being one trial.</p>
+The intervals are Wilson's, a concept being one trial.</p>
 """
 SHAPES = """
 <p>Counted by an oracle that reads the scene back from the picture; nothing in it is learned. <b>All</b>: number,

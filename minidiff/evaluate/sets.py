@@ -24,6 +24,7 @@ from minidiff.metrics import (
     frechet_distance,
     kernel_distance,
     nearest,
+    wilson,
     with_interval,
 )
 
@@ -112,9 +113,7 @@ def copy_rates(
     for name, (x, concepts) in drawn.items():
         near, which = distances(x)
         flags, _ = copies(near, held_out)
-        share = bootstrap(flags.double()).as_dict()
-        if not flags.any():  # a bootstrap has no width here; Clopper & Pearson 1934, each concept being one trial
-            share["high"] = 1 - 0.025 ** (1 / concepts)
+        share = wilson(float(flags.double().mean()), concepts).as_dict()
         found[name] = {"n": len(x), "concepts": concepts, "copies": share} | _medians(near)
         if name == "test":
             closest = torch.argsort(near[0])[:32].tolist()

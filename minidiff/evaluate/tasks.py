@@ -26,7 +26,7 @@ from minidiff.text import MiniClip
 BATCH = 128  # pictures generated at once: fills a GPU, and on two cores the bar still moves
 AGAIN = 0.3  # the time to which copies are noised before they are drawn again
 CANDIDATES, HARD = 100, 20  # bases to choose from: any, and of the same group
-SEED_STRIDE = 1_000_000  # between repeats, so that no two pictures of one evaluation start from the same noise
+SEED_STRIDE = 1_000_000  # between repeats, and (from 9 on) other questions; the splits share their noise
 TWINS = ("fluent-flat", "fluent-3d")  # the same drawing twice: who has seen one has as good as seen the other
 
 

@@ -68,7 +68,13 @@ def guidance_by_hand(answer: Callable[..., Any]) -> str | None:
     """A function (eps_cond, eps_neg, w, t, interval) -> guided eps."""
     eps_cond, eps_neg = torch.randn(2, 5, generator=seeded(0), dtype=torch.float64)
     usual, short = (4.0, (0.2, 0.8)), (2.5, (0.4, 0.6))
-    cases = [(0.5, 4, usual), (0.2, 4, usual), (0.8, 4, usual), (0.9, 1, usual), (0.1, 1, usual)]
+    cases: list[tuple[float, float, Any]] = [
+        (0.5, 4, usual),
+        (0.2, 4, usual),
+        (0.8, 4, usual),
+        (0.9, 1, usual),
+        (0.1, 1, usual),
+    ]
     cases += [(0.45, 2.5, short), (0.7, 1, short)]
     for t, w, (asked, interval) in cases:
         value = answer(eps_cond, eps_neg, asked, t, interval)

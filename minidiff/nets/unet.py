@@ -30,11 +30,12 @@ class UNetConfig:
     size: pixels along an edge. channels: of the picture. patch: pixels folded into channels before anything else
     (pixel-unshuffle), which makes every later layer patch^2 times cheaper. widths: channels per level, each level at
     half the resolution of the one before. attention: which levels have it. blocks: residual blocks per level on the
-    way down, and as many on the way up. head_dim: channels to a head of attention; expansion: how many times as wide
-    the MLP behind it is inside. embedding: size of the vector of the time and of all that is added to it. dropout:
-    the share of values that each residual block forgets while it is trained. positions: whether attention is told
-    where each place lies. context_dim: size of the words' vectors, None for a model without text; pooled_dim and
-    image_dim: sizes of the sentence's and of the CLIP image's vector. labels: number of classes besides "none".
+    way down, and as many on the way up, at the finest level one more. head_dim: channels to a head of attention;
+    expansion: how many times as wide the MLP behind it is inside. embedding: size of the vector of the time and of
+    all that is added to it. dropout: the share of values that each residual block forgets while it is trained.
+    positions: whether attention is told where each place lies. context_dim: size of the words' vectors, None for a
+    model without text; pooled_dim and image_dim: sizes of the sentence's and of the CLIP image's vector. labels:
+    number of classes besides "none".
     Raises ValueError for a value out of range, and for sizes that do not fit each other.
     """
 

@@ -62,14 +62,13 @@ def train(
 ) -> TrainResult:
     """Minimize `objective(batch, generator)`, a loss per sample (B,) or one number, over a source's batches.
 
-    AdamW on the parameters that require gradients. With a folder the run leaves checkpoints and history.json
-    there (at the end, at Ctrl-C and every `save_every` steps), and a later call goes on from the newest, bit for bit
-    on the CPU. Started by `torchrun` or `accelerate
-    launch`, each process takes its share of every batch, with its own noise. `on_step(result)` is called after
-    each step (in every process) and ends the run by returning True. The global random state is left as found.
-    Ctrl-C (KeyboardInterrupt) ends a run of one process with a folder after the step at hand, saved; a second
-    one, or one in a thread, ends it at once.
-    Raises ValueError for a source smaller than a batch or swapped arguments, TrainingDiverged, and CheckpointError.
+    AdamW on the parameters that require gradients. With a folder the run leaves checkpoints and history.json there
+    (at the end, at Ctrl-C and every `save_every` steps), and a later call goes on from the newest (bit for bit on the
+    CPU, without `minutes`). Started by `torchrun` or `accelerate launch`, each process takes its share of every
+    batch, with its own noise. `on_step(result)` is called after each step (in every process) and ends the run by
+    returning True. The global random state is left as found. Ctrl-C (KeyboardInterrupt) ends a run of one process
+    with a folder after the step at hand, saved; a second one, or one in a thread, ends it at once. Raises ValueError
+    for a source smaller than a batch or arguments that do not fit, TrainingDiverged, and CheckpointError.
     """
     if not isinstance(objective, nn.Module):
         raise ValueError(
@@ -79,6 +78,8 @@ def train(
         raise ValueError(f"`source` must have order and batch, as a TensorSource; got {type(source).__name__}.")
     if not isinstance(config, TrainConfig):
         raise ValueError(f"`config` must be a TrainConfig, as TrainConfig(steps=1000); got {config!r:.80}.")
+    if config.save_every and folder is None:
+        warnings.warn("`save_every` needs a `folder` to save into: without one nothing is saved.", stacklevel=2)
     team, own = processes.join(device)
     cuda = [own] if own.type == "cuda" else []
     with (
@@ -92,21 +93,18 @@ def train(
 class Run:
     """What lives as long as one call of `train`."""
 
-    def __init__(
-        self, objective: nn.Module, source: Any, config: TrainConfig, team: Any, device: torch.device
-    ) -> None:
+    def __init__(self, objective: nn.Module, source: Any, config: TrainConfig, team: Any, device: torch.device):
         self.config, self.team, self.device = config, team, device
         if config.batch_size % team.num_processes:
-            raise ValueError(
-                f"`batch_size` must be divisible by the number of processes ({team.num_processes}), which "
-                f"share each batch; got {config.batch_size}."
-            )
+            said = f"must be divisible by the number of processes ({team.num_processes}), which share each batch"
+            raise ValueError(f"`batch_size` {said}; got {config.batch_size}.")
         self.objective = objective.to(device).train()
         self.weights = trained_parameters(objective)
         if not self.weights:
             raise ValueError("`objective` must have a parameter that requires a gradient: see requires_grad_(True).")
         if any(p.is_floating_point() and p.itemsize < 4 for p in self.weights.values()):  # updates would round away
             raise ValueError('`objective` must have weights of float32; computing in bf16 is precision="bf16".')
+        self.buffers = list(objective.buffers())
         if team.num_processes > 1:
             processes.same_weights(objective)
         moved = source.to(device) if hasattr(source, "to") else None
@@ -139,8 +137,8 @@ class Run:
         self.read_at = self.logged_at = (result.step, self._now())
         quiet = not (config.progress and self.team.is_main_process)
         alone = folder is not None and self.team.num_processes == 1  # others would wait for it in vain
-        bar = tqdm(total=config.steps, initial=result.step, disable=quiet, unit="step")
-        with bar as self.bar, held_back(alone) as ctrl_c:
+        self.bar = tqdm(total=config.steps, initial=result.step, disable=quiet, unit="step")
+        with self.bar, held_back(alone) as ctrl_c:
             self._look_at_the_clock()
             while result.progress < 1.0 and not result.stopped:
                 self._step()
@@ -203,6 +201,7 @@ class Run:
             group["lr"] = self.rate
 
         self.optimizer.zero_grad()
+        before = [buffer.clone() for buffer in self.buffers]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss = self.objective(batch, self.noise)
         if not (isinstance(loss, Tensor) and loss.requires_grad):
@@ -220,6 +219,8 @@ class Run:
             self.optimizer.step()
         elif finite:
             self.optimizer.step()
+        for buffer, kept in zip(self.buffers, before, strict=True):  # batch normalization's averages, say
+            buffer.copy_(torch.where(finite, buffer, kept))
         self.ema.update()
         self._count(loss, norm, finite)
         self.position += config.batch_size

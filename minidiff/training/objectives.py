@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from minidiff.common import Condition, check_number
 from minidiff.denoisers import NetDenoiser, check_encoder, net_config, reads
+from minidiff.schedules import levels
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Denoising(nn.Module):
 
     `forward` returns one loss per sample, (B,), and raises ValueError for a batch that holds something else. `task`
     says what is learned; a run does not go on from the checkpoint of another one, and warns of other `details`.
+    Raises ValueError for shares of what the network does not read.
     """
 
     def __init__(self, denoiser: nn.Module, drop: ConditionDropout | None = None, label_drop: float = 0.0) -> None:
@@ -63,8 +65,11 @@ class Denoising(nn.Module):
         self.label_drop = check_number("label_drop", label_drop, 0, 1)
         if 0 < label_drop < 1 and not reads(denoiser, "label"):
             raise ValueError("`label_drop` must be 0 for a network without labels; UNetConfig(labels=N) reads N.")
-        if drop and not reads(denoiser, "text", "image"):
-            raise ValueError("`drop` must be None for a network that is told neither text nor image.")
+        shares = {"text": drop.text + drop.both, "image": drop.image + drop.both} if drop else {}
+        for part, share in shares.items():
+            if share and not reads(denoiser, part):  # the other shares would be other ones
+                way = "text alone has ConditionDropout(text=0.9, image=0, both=0, none=0.1), neither has drop=None"
+                raise ValueError(f"`drop` must show no {part} to a network that reads none: {way}.")
         self.start = ""
         labels = getattr(net_config(denoiser), "labels", 0)
         never = "label_drop" if labels and not label_drop else "drop.none" if drop and not drop.none else ""
@@ -84,13 +89,13 @@ class Denoising(nn.Module):
         """How it is learned: the weights of errors and times, what is dropped, and the schedule at three times."""
         denoiser = self.denoiser
         said = {"objective": type(self).__name__, "drop": str(self.drop), "label_drop": self.label_drop}
+        shape = net_config(denoiser)
+        said |= {"network": str(shape) if is_dataclass(shape) else None, "clip": getattr(denoiser, "clip", None)}
         if not isinstance(denoiser, NetDenoiser) or isinstance(denoiser.schedule, nn.Module):  # one's own, or learned
             return said
-        schedule, home = denoiser.schedule, next(denoiser.parameters(), torch.empty(0)).device
-        t = torch.tensor([0.25, 0.5, 0.75], device=home)
-        parts = [torch.as_tensor(f(t)).expand(3) for f in (schedule.alpha, schedule.sigma)]
+        home = next(denoiser.parameters(), torch.empty(0)).device
         said |= {name: getattr(denoiser, name) for name in ("weighting", "time_sampling", "time_shape")}
-        return said | {"schedule": [[round(value, 4) for value in part.tolist()] for part in parts]}
+        return said | {"schedule": levels(denoiser.schedule, home)}
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""
@@ -131,6 +136,12 @@ class JointDenoising(Denoising):
         if not (hasattr(encoder, "tokenize") and hasattr(encoder, "encode_ids")):
             raise ValueError("`encoder` must have tokenize and encode_ids; one without belongs to the source.")
         self.encoder = encoder
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Those of `Denoising`, and the encoder's settings, if it says them."""
+        settings: dict[str, Any] = getattr(self.encoder, "settings", dict)()
+        return super().details | {"encoder": settings}
 
     def forward(self, batch: tuple[Tensor, Any], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,)."""

@@ -35,8 +35,9 @@ def same_weights(module: nn.Module) -> None:
 def average(loss: Tensor, parameters: Iterable[nn.Parameter]) -> Tensor:
     """Replace each gradient by its mean over the processes, in one message, and return the mean loss.
 
-    With equal shares of a batch these are the gradients of the whole batch. A parameter that this process did not
-    use counts as zero.
+    With equal shares of a batch these are the gradients of the whole batch, where the loss is a mean over samples;
+    one over pairs, as a CLIP's, knows the pairs of each share alone. A parameter that this process did not use counts
+    as zero.
     """
     from accelerate.utils import reduce
 

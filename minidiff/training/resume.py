@@ -112,8 +112,9 @@ def _compare_configs(run: Run, found: Checkpoint) -> None:
     changed = {name: before.get(name) for name in mine if mine[name] != before.get(name)}
     for name in _FIXED:
         if name in changed:
+            what = "What is learned" if name == "task" else f"`{name}`"
             raise CheckpointError(
-                f"`{name}` must stay {changed[name]!r}, as in the checkpoint that this run would go on from; "
+                f"{what} must stay {changed[name]!r}, as in the checkpoint that this run would go on from; "
                 f"got {mine[name]!r}: use the same value, or another folder."
             )
     other = sorted(set(changed) - set(_FREE))

@@ -15,7 +15,10 @@ from minidiff.common import Condition, seeded
 
 
 class Source(Protocol):
-    """What `train` asks of its data. A method `to(device)`, if there is one, is called once before the start."""
+    """What `train` asks of its data. A method `to(device)`, if there is one, is called once before the start.
+
+    A `digest`, a string that says which data these are, lets a run that goes on with others say so.
+    """
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The epoch's samples in order, (N,) long: a function of (seed, epoch) and of nothing else."""
