@@ -6,8 +6,9 @@ import pytest
 import torch
 from folders import RED, is_color, refused, saved
 from PIL import Image
+from small_models import small_clip
 
-from minidiff.data.folder import CaptionedPictures, FolderPictures, from_torchvision
+from minidiff.data.folder import CaptionedPictures, EncodedPictures, FolderPictures, from_torchvision
 
 
 @pytest.fixture
@@ -166,3 +167,16 @@ def test_a_comma_in_a_caption_wants_quotes(two):
     (two / "captions.csv").write_text("file,caption\ncat.png,a cat, black\nmore/dog.png,a dog\n")
     with pytest.raises(ValueError, match=r"row 1 .*more columns than the first row: put a caption with a comma"):
         FolderPictures(two, 16)
+
+
+def test_captions_are_read_once_by_a_frozen_encoder() -> None:
+    clip, captions = small_clip(), ["a cat face", "rocket", "a red heart, noto style"]
+    pictures = CaptionedPictures(torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8), captions)
+    told = EncodedPictures(pictures, clip)
+    assert len(told) == 3 and sorted(told.order(0, 0).tolist()) == [0, 1, 2]
+    x, cond = told.batch(torch.tensor([2, 0]))
+    assert torch.equal(x, pictures.batch(torch.tensor([2, 0]))[0]) and cond.text is not None
+    for got, wanted in zip(cond.text, clip(captions), strict=True):
+        assert torch.equal(got, wanted[[2, 0]])
+    other = EncodedPictures(CaptionedPictures(pictures.pictures, captions[::-1]), clip)
+    assert told.digest != other.digest  # a run that goes on with wrong captions says so

@@ -161,6 +161,7 @@ def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monke
     weights = fingerprint(TextToImage.from_pretrained("emoji-64").denoiser.net)
     measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0, "judge": fingerprint(load_judge())}
     assert found == measured | {"best": {"guidance": 4.0}, "asked": {"repeats": 2}}
+    sentence(minidiff("train", "--steps", 5), 2, "`steps` must be left out without a preset; got 5")
     sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
     sentence(minidiff("evaluate", "shapes", "--repeats", 2), 2, "`repeats` must be left out for shapes")
     for option in ("steps", "guidance", "size"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,7 +187,7 @@ class Oracle:
     """Knows every picture and every caption: concept and style are written into its vectors."""
 
     def __init__(self, emoji: SmallEmoji) -> None:
-        self.model = SimpleNamespace(logit_scale=torch.zeros(()))
+        self.device = torch.device("cpu")
         pixels = torch.cat([emoji.pixels(style) for style in STYLES])
         self.known = {picture.numpy().tobytes(): i for i, picture in enumerate(to_float(pixels))}
         captions = [canonical_caption(r, style) for style in STYLES for r in emoji.records]
@@ -196,7 +195,7 @@ class Oracle:
         self.captions |= {str(r.held_out_keyword): r.index for r in emoji.records}  # drawn in the first style
 
     def encode_image(self, x: Tensor) -> Tensor:
-        rows = torch.tensor([self.known[picture.numpy().tobytes()] for picture in x])
+        rows = torch.tensor([self.known[picture.numpy().tobytes()] for picture in to_float(x)])
         return F.one_hot(rows, len(self.known)).float()
 
     def __call__(self, prompts: list[str]) -> TextEmbedding:

@@ -12,10 +12,24 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import NET
 from torch import Tensor, nn
 
 from minidiff.common import seeded
-from minidiff.training import CheckpointError, TensorSource, TrainConfig, TrainResult, train
+from minidiff.data.folder import CaptionedPictures
+from minidiff.denoisers import NetDenoiser
+from minidiff.nets.unet import UNet
+from minidiff.schedules import RectifiedFlow
+from minidiff.text import WordEncoder
+from minidiff.training import (
+    CheckpointError,
+    ConditionDropout,
+    JointDenoising,
+    TensorSource,
+    TrainConfig,
+    TrainResult,
+    train,
+)
 from minidiff.training.checkpoint import Checkpoint, latest, save
 
 STEPS = 24  # three epochs of 8 batches and a remainder that is dropped
@@ -243,3 +257,19 @@ def test_ctrl_c_ends_a_run_at_once_when_pressed_twice_or_with_nowhere_to_save(tm
         assert "saved" not in str(caught.value)
     assert latest(tmp_path) is None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_network_or_an_encoder_of_another_make_is_noticed_though_its_weights_fit(tmp_path: Path) -> None:
+    captions = ["a cat", "a dog"]
+    source = CaptionedPictures(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), captions)
+
+    def go(steps: int, heads: int, head_dim: int) -> None:
+        net = UNet(replace(NET, image_dim=None, head_dim=head_dim))
+        denoiser = NetDenoiser(net, RectifiedFlow(), "flow")
+        drop = ConditionDropout(text=0.9, image=0, both=0, none=0.1)
+        objective = JointDenoising(denoiser, WordEncoder.of(captions, dim=16, heads=heads), drop)
+        train(objective, source, TrainConfig(steps, 2, progress=False), folder=tmp_path, device="cpu")
+
+    go(1, 4, 16)
+    with pytest.warns(UserWarning, match="goes on with other settings than before: encoder, network"):
+        go(2, 2, 8)

@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-from minidiff.cli.options import check_file
+from minidiff.cli.options import check_file, refuse
 
 
 def data(
+    context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(help="Emoji to look up, by name or as the character.")] = None,
     split: Annotated[str | None, typer.Option(help="Show a split: train, validation, test or unseen.")] = None,
     shapes: Annotated[bool, typer.Option("--shapes", help="Show generated scenes of shapes.")] = False,
-    count: Annotated[
-        int | None, typer.Option(help="Pictures of a split or of shapes, 1 to 1024 [default: 64].")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the sheet of pictures goes [default: data.png].")] = None,
+    count: Annotated[int, typer.Option(help="Pictures of a split or of shapes, 1 to 1024.")] = 64,
+    out: Annotated[Path, typer.Option(help="Where the sheet of pictures goes.")] = Path("data.png"),
 ) -> None:
     """Look at the data: counts, an emoji in its four styles, a split, or shapes.
 
@@ -33,23 +32,22 @@ def data(
     from minidiff.common import check_int
     from minidiff.images import grid, save_png
 
-    number, sheet = check_int("count", 64 if count is None else count, 1, 1024), out or Path("data.png")
-    check_file("out", sheet, [".png"])
+    check_int("count", count, 1, 1024)
+    check_file("out", out, [".png"])
     if sum(map(bool, (names, split is not None, shapes))) > 1:
         raise ValueError("`names`, `split` and `shapes` each show another sheet; give one of them.")
-    for name, value in {"count": count, "out": out}.items():
-        if value is not None and not (shapes or split is not None or (names and name == "out")):
-            raise ValueError(f"`{name}` must be left out here, where it would change nothing; got {value}.")
+    if not (shapes or split is not None):
+        refuse(context, "here, where it would change nothing", "count", *([] if names else ["out"]))
     if shapes:
-        pictures, lines = shape_pictures(number)
+        pictures, lines = shape_pictures(count)
     elif names:
         pictures, lines = emoji_pictures(names)
     elif split is not None:
-        pictures, lines = split_pictures(split, number)
+        pictures, lines = split_pictures(split, count)
     else:
         pictures, lines = [], describe()
     print("\n".join(lines))
     if pictures:
         columns = 4 if names and not shapes else None
-        save_png(grid(pictures, 2, columns), sheet, {})
-        print(sheet)
+        save_png(grid(pictures, 2, columns), out, {})
+        print(out)

@@ -7,23 +7,21 @@ from typing import Annotated
 
 import typer
 
-from minidiff.cli.options import Device, check_folder
+from minidiff.cli.options import Device, check_folder, refuse
 
 
 def evaluate(
+    context: typer.Context,
     checkpoint: Annotated[str, typer.Argument(help="The model to measure: a bundled name or a folder.")] = "emoji-64",
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json and the page of pictures.")] = Path(
         "evaluation"
     ),
-    steps: Annotated[int | None, typer.Option(help="Calls of the network per picture [default: 12].")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Guidance scale [default: 4].")] = None,
-    repeats: Annotated[
-        int | None, typer.Option(help="Pictures per prompt of the emoji, with different seeds [default: 8].")
-    ] = None,
+    steps: Annotated[int, typer.Option(help="Calls of the network per picture.")] = 12,
+    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
+    repeats: Annotated[int, typer.Option(help="Pictures per prompt of the emoji, with different seeds.")] = 8,
     size: Annotated[
-        int | None,
-        typer.Option(help="Pictures on each side of the distances between sets; scenes of shapes [default: 600]."),
-    ] = None,
+        int, typer.Option(help="Pictures on each side of the distances between distributions; scenes of shapes.")
+    ] = 600,
     sweep: Annotated[
         bool,
         typer.Option("--sweep", help="Compare guidance, shift, steps and interval instead, on the validation split."),
@@ -58,17 +56,11 @@ def evaluate(
     from minidiff.schedules import own_shift
     from minidiff.text import MiniClip, WordEncoder
 
-    given = {"steps": steps, "guidance": guidance, "size": size}
-    if sweep and (fixed := [name for name, value in given.items() if value is not None]):
-        raise ValueError(f"`{fixed[0]}` must be left out with --sweep, which tries values of its own.")
-    steps, guidance, size = (
-        12 if steps is None else steps,
-        4.0 if guidance is None else guidance,
-        600 if size is None else size,
-    )
+    if sweep:
+        refuse(context, "with --sweep, which tries values of its own", "steps", "guidance", "size")
     check_settings(steps=steps, guidance=guidance)
     check_int("size", size, 4, 3025)
-    times = check_int("repeats", 8 if repeats is None else repeats, 1, 1000)
+    settings = Settings(steps, guidance, repeats=check_int("repeats", repeats, 1, 1000))
     check_folder("out", out)
     target = pick_device(device)
     pipe = TextToImage.from_pretrained(checkpoint).to(target)
@@ -81,9 +73,7 @@ def evaluate(
             "your own by `minidiff.metrics.nearest` and `kernel_distance`."
         )
     if isinstance(pipe.encoder, WordEncoder):
-        if sweep or repeats is not None:
-            name = "sweep" if sweep else "repeats"
-            raise ValueError(f"`{name}` must be left out for shapes: it is for the emoji, which have a prompt each.")
+        refuse(context, "for shapes: it is for the emoji, which are asked for one by one", "sweep", "repeats")
         result = evaluate_shapes(generate_with(pipe), size, steps=steps, guidance=guidance)
         kinds = {"seen": "trained pairs", "held_out": "new pairs"}
         marks = {f"all right, {words}": result[kind]["model"]["all_interval"] for kind, words in kinds.items()}
@@ -92,18 +82,12 @@ def evaluate(
         measured["judge"] = fingerprint(judge)
         if sweep:
             out.mkdir(parents=True, exist_ok=True)
-            compared = measured | compare(generate_with(pipe), judge, repeats=times)
+            compared = measured | compare(generate_with(pipe), judge, repeats=repeats)
             (out / "sweep.json").write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
             print(f"{out / 'sweep.json'}: the best is {compared['best']}")
             return
         clip = pipe.encoder if isinstance(pipe.encoder, MiniClip) else None
-        result = measure(
-            generate_with(pipe),
-            judge,
-            settings=Settings(steps, guidance, repeats=times),
-            clip=clip,
-            distribution_size=size,
-        )
+        result = measure(generate_with(pipe), judge, settings=settings, clip=clip, distribution_size=size)
         marks = {
             f"{split}, {name}": value
             for split, found in result["splits"].items()

@@ -97,14 +97,8 @@ def generate(
         print(f"step {i + 1} of {steps}", end="\n" if i + 1 == steps else "\r", file=sys.stderr, flush=True)
 
     usual = {"guidance": 4.0, "rescale": 0.0} | {"dalle": DALLE, "midjourney": MIDJOURNEY}.get(recipe or "", {})
-    settings: dict[str, Any] = {
-        "steps": steps,
-        "seed": seed,
-        "sampler": sampler,
-        "negative": negative,
-        **usual,
-        **given,
-    }
+    settings: dict[str, Any] = {"steps": steps, "seed": seed, "sampler": sampler, **usual, **given}
+    settings |= {"negative": negative}
     if recipe is None:
         settings |= {"style": style}
         images = pipe(wanted, callback=show, **settings)

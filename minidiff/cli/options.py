@@ -12,6 +12,14 @@ Checkpoint = Annotated[str, typer.Option(help="A bundled model, a folder, or own
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...; the best one here if not given.")]
 
 
+def refuse(context: typer.Context, why: str, *names: str) -> None:
+    """Raise ValueError for the first of these options that was given: where it would be ignored."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"`{name}` must be left out {why}; got {context.params[name]}.")
+
+
 def is_folder(path: Path) -> bool:
     """Whether a path is, or shall become, a folder: it has no ending."""
     return path.is_dir() or not path.suffix

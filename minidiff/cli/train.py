@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from minidiff.cli.options import Device, check_folder
+from minidiff.cli.options import Device, check_folder, refuse
 
 
 def train(
+    context: typer.Context,
     preset: Annotated[str | None, typer.Argument(help="What to train; without it, the presets are listed.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for model, card and checkpoints [default: runs/PRESET].")
@@ -47,6 +48,14 @@ def train(
     from minidiff.common import check_choice
     from minidiff.presets import PRESETS, run
 
+    if preset is None:
+        refuse(context, "without a preset", *context.params)
+        for name, entry in PRESETS.items():
+            print(f"{name:12} {entry.summary}")
+        return
+    check_choice("preset", preset, PRESETS)
+    folder = out or Path("runs") / preset
+    check_folder("out", folder)
     options: dict[str, Any] = {
         "minutes": minutes,
         "steps": steps,
@@ -56,15 +65,6 @@ def train(
         "precision": precision,
     }
     changes = {name: value for name, value in options.items() if value is not None}
-    if preset is None:
-        if changes or out or clip or start or compiled or device:
-            raise ValueError("`preset` must be named; `minidiff train` lists the presets.")
-        for name, entry in PRESETS.items():
-            print(f"{name:12} {entry.summary}")
-        return
-    check_choice("preset", preset, PRESETS)
-    folder = out or Path("runs") / preset
-    check_folder("out", folder)
     try:
         card = run(preset, folder, device=device, clip=clip, start=start, compiled=compiled, **changes)
     except KeyboardInterrupt as stop:
