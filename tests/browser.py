@@ -122,12 +122,12 @@ class Page:
         return message
 
     def open(self, address: str) -> None:
-        """Load a page and wait until it, its fonts and its formulas are there."""
+        """Load a page and wait until it and its fonts are there."""
         self.requests, self.errors, self.loaded = [], [], False
         self.send("Page.navigate", url=address)
         while not self.loaded:
             self._receive()
-        self.run("document.fonts.ready.then(() => window.MathJax?.startup?.promise).then(() => true)")
+        self.run("document.fonts.ready.then(() => true)")
         self.run("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(true), 50)))")
 
     def run(self, expression: str) -> Any:

@@ -182,12 +182,16 @@ def test_equations_have_the_numbers_that_the_notebook_gives_them(name: str, page
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_has_each_id_once_and_fetches_mathjax_only_for_formulas(name: str, page: Page, address: str) -> None:
+def test_a_page_has_each_id_once_and_shows_its_formulas_without_mathjax(name: str, page: Page, address: str) -> None:
     page.open(f"{address}/{name}.html")
-    ids = page.run("[...document.querySelectorAll('[id]')].map(e => e.id).filter(id => !id.startsWith('MJX'))")
+    ids = page.run("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids)), {name for name in ids if ids.count(name) > 1}
-    fetched = any("tex-mml-chtml" in request for request in page.requests)
-    assert fetched == bool(page.run("document.querySelectorAll('.math').length"))
+    assert page.run("window.MathJax === undefined") and not any("mathjax_path" in asked for asked in page.requests)
+    formulas = page.run("document.querySelectorAll('.math').length")
+    assert formulas == page.run(
+        "document.querySelectorAll('.math > mjx-container > mjx-assistive-mml > math').length"
+    )
+    assert bool(formulas) == any("formulas.css" in asked for asked in page.requests)
 
 
 @pytest.mark.parametrize("name", PAGES)

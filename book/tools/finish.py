@@ -10,7 +10,7 @@
 - Buttons of the table of contents have names; a table's empty corner is no heading.
 - The theme listens to the first buttons for menu and contents that it finds; those of its header, which this book
   does not show, go, so that it finds the ones above the article. (Their names show without a script, too.)
-- Pages without a formula do not fetch MathJax.
+- The search quotes the text, not the list of contents; folds are called by their titles for those who listen.
 - The address of the book alone is a page, too: whoever shares it shows the title picture. So is what is not there.
 """
 
@@ -29,6 +29,7 @@ THEMES = """dataset.theme = localStorage.getItem("theme") || "";
   </script>"""
 SCHEME = """
   <script>
+    document.documentElement.dataset.mode ||= "auto"; // or the theme complains, on a first visit
     if (!["light", "dark"].includes(document.documentElement.dataset.mode))
       document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     if (location.protocol !== "file:") // where typefaces may not be asked for in advance
@@ -47,10 +48,20 @@ FRAMES = re.compile(r"url\(data:image/webp;base64,([A-Za-z0-9+/=]+)\)")
 AWAKE = """<head>
     <script>document.documentElement.classList.add("js")</script>
     <noscript><style>.mdf-controls, minidiff-playground form { display: none !important; }</style></noscript>"""
+SCRIPTS = {  # of the search and of the folds: what they say, and what they are to say
+    "searchtools.js": (
+        '[".headerlink", "script", "style"]',
+        '[".headerlink", "script", "style", "#jb-print-docs-body", ".bd-header-article"]',
+    ),
+    "togglebutton.js": (
+        'aria-label="Toggle hidden content"',
+        'aria-label="Show or hide: ${item.querySelector(".admonition-title").textContent.trim()'
+        '.replaceAll(`"`, "”")}"',
+    ),
+}
 DUMB = re.compile(r"<summary>(?=<span class=\"toctree-toggle\")")
 
 UNSEEN = re.compile(r'<button class="pst-navbar-icon sidebar-toggle [^>]*>.*?</button>', re.DOTALL)
-MATHJAX = re.compile(r"<script>window\.MathJax =[^<]*</script>|<script [^>]*tex-mml-chtml[^>]*></script>")
 LEADING = """<!DOCTYPE html>
 <html lang="en">
   <head>
@@ -89,8 +100,6 @@ def finish(page: str, folder: pathlib.Path) -> str:
     page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")  # it shows better words
     page = page.replace('role="doc-biblioentry"', 'role="listitem"')
     page = re.sub(r"<img\s[^>]*>", sized, TOLD.sub(r"\1>", UNSEEN.sub("", VAIN.sub("", page))))
-    if 'class="math' not in page:
-        page = MATHJAX.sub("", page)
     page = re.sub(r"(?<=<title>)(.*?) &#8212; \1(?=</title>)", r"\1", page)
     page = re.sub(r'<th class="([^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
     return DUMB.sub('<summary aria-label="its parts">', page)
@@ -147,6 +156,12 @@ def finish_all(app: Sphinx, error: Exception | None) -> None:
         path.write_text(unpacked(page, pathlib.Path(app.outdir)), encoding="utf-8")
     for name, page in leading(app).items():
         pathlib.Path(app.outdir, name).write_text(page, encoding="utf-8")
+    for name, (told, better) in SCRIPTS.items():
+        path = pathlib.Path(app.outdir, "_static", name)
+        script = path.read_text(encoding="utf-8")
+        if told not in script and better not in script:
+            raise ExtensionError(f"{name} does not say {told} as it used to: see book/tools/finish.py.")
+        path.write_text(script.replace(told, better), encoding="utf-8")
     for path in pathlib.Path(app.outdir, "_static").rglob("*.*"):
         if path.suffix in (".map", ".ttf") or path.name == "fontawesome.js":
             path.unlink()

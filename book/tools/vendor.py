@@ -17,9 +17,7 @@ VENDOR = TOOLS.parent / "_static" / "vendor"
 
 # (folder or file inside node_modules, where it goes inside vendor/)
 COPIES = [
-    ("mathjax/es5/tex-mml-chtml.js", "mathjax/tex-mml-chtml.js"),
     ("mathjax/es5/output/chtml/fonts/woff-v2", "mathjax/output/chtml/fonts/woff-v2"),
-    ("mathjax/es5/input/tex/extensions", "mathjax/input/tex/extensions"),
     ("mathjax/LICENSE", "mathjax/LICENSE"),
     *[
         (f"onnxruntime-web/dist/{name}", f"onnxruntime/{name}")
