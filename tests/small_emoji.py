@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from minidiff.data.emoji import STYLES, EmojiSet
+from minidiff.common import seeded
+from minidiff.data.emoji import STYLES, EmojiSet, load_emoji
+
+SIZE = 60  # concepts of `sixty`: 6 test, 4 validation, 2 unseen
 
 
 class SmallEmoji(EmojiSet):
@@ -47,3 +52,24 @@ class KnowsAll:
     def logits(self, features: Tensor) -> tuple[Tensor, Tensor]:
         far = torch.stack([torch.cdist(features, known) for known in self.known.values()])  # (4, B, N)
         return -50 * far.amin(0)[:, self.rows], -50 * far.amin(2).T
+
+
+@cache
+def sixty() -> SmallEmoji:
+    """Sixty plain concepts from all over; the held-out ones are the first, a style each but for the unseen."""
+    whole = load_emoji()
+    plain = [r.index for r in whole.records if not r.tone and r.gender is None and r.group != "flags"]
+    rows = plain[:: len(plain) // SIZE][:SIZE]
+    splits: list[dict[str, str]] = [{} for _ in rows]
+    for i in range(6):
+        splits[i] = {STYLES[i % 4]: "test"}
+    for i in range(6, 10):
+        splits[i] = {STYLES[i % 4]: "validation"}
+    for i in range(10, 12):
+        splits[i] = dict.fromkeys(STYLES, "unseen")
+    return SmallEmoji(whole, rows, splits)
+
+
+def noise(prompts: Sequence[str], styles: Sequence[str | None], seeds: Sequence[int], **how: Any) -> Tensor:
+    """A generator that draws nothing but noise, of the seeds."""
+    return torch.stack([torch.rand(3, 64, 64, generator=seeded(s)) * 2 - 1 for s in seeds])

@@ -46,6 +46,10 @@ def test_what_was_saved_is_read_and_only_the_newest_are_kept(tmp_path: Path) -> 
     assert endings == {".safetensors", ".json"}
 
 
+def test_a_checkpoint_can_be_read_by_others_of_the_machine(tmp_path: Path) -> None:
+    assert save(tmp_path, small(1)).stat().st_mode & 0o055 == 0o055  # a temporary folder is its owner's alone
+
+
 def test_tensors_in_any_memory_order_are_saved_by_value(tmp_path: Path) -> None:
     image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     shared = {"a": image, "b": image, "c": image.mT, "d": torch.ones(1).expand(7)}

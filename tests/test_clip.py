@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from small_emoji import SmallEmoji
+from small_emoji import SmallEmoji, sixty
+from small_models import small_clip
 from torch import Tensor
 
 from minidiff.clip import (
@@ -22,11 +24,12 @@ from minidiff.clip import (
     embed_images,
     emoji_captions,
     keyword_retrieval,
+    one_per_base,
     retrieval,
     train_tokenizer,
 )
 from minidiff.common import TextEmbedding, randn, seeded
-from minidiff.data.captions import canonical_caption
+from minidiff.data.captions import canonical_caption, canonical_captions
 from minidiff.data.emoji import STYLES, EmojiPictures, load_emoji
 from minidiff.data.pixels import to_float
 from minidiff.evaluate.tasks import Problem, best_by_clip
@@ -91,6 +94,15 @@ def test_the_objective_compares_unit_vectors(clip: MiniClip) -> None:
     wanted = contrastive_loss(logits, torch.eye(4) > 0)
     got = ContrastiveObjective(clip)(Pairs(x, ids, torch.eye(4) > 0), seeded(0))
     assert got.item() == pytest.approx(wanted.item(), abs=1e-5)
+
+
+def test_the_scale_of_the_cosines_ends_at_one_hundred() -> None:
+    clip, losses = small_clip(), []
+    batch = Pairs(randn((3, 3, 16, 16), seeded(0)), clip.tokenize(["cat", "rocket", "face"])[0], torch.eye(3) > 0)
+    for scale in (100.0, 200.0):
+        clip.model.logit_scale.data.fill_(math.log(scale))
+        losses.append(ContrastiveObjective(clip)(batch, seeded(0)).item())
+    assert losses[0] == pytest.approx(losses[1])
 
 
 def test_in_half_precision_the_cosines_are_taken_in_single(clip: MiniClip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +192,8 @@ def test_the_generator_hears_the_caption_and_a_noisy_embedding_of_its_picture(
     assert torch.allclose(cond.text.pooled, clip.encode_ids(ids, ids != PAD).pooled, atol=1e-5)
     _, noisy = ConditionedEmoji(pictures, table, clip, image_noise=0.9).batch(rows, seeded(0))
     assert noisy.image is not None and not torch.allclose(noisy.image, clean[rows], atol=0.1)
+    alike = torch.cosine_similarity(noisy.image, clean[rows])
+    assert alike.max() > 0.97 and alike.min() < 0.7  # each has a share of its own, from nearly none to nearly all
     assert float(noisy.image.square().mean()) == pytest.approx(1.0, abs=0.15)  # the mixture keeps its size
 
 
@@ -211,6 +225,23 @@ def test_a_perfect_encoder_retrieves_everything(emoji: SmallEmoji) -> None:
         assert found.pop("candidates") == candidates
         assert len(found) == 4 and all(share == 1.0 for share in found.values())
     assert keyword_retrieval(oracle, emoji)["top_1"] == 1.0
+
+
+def test_each_way_of_the_retrieval_has_its_own_number() -> None:
+    """By counting who is nearer; a perfect encoder cannot tell the two ways apart, a poor one can."""
+    emoji, clip = sixty(), small_clip()
+    rows = one_per_base(emoji, "train")
+    scores = embed_images(emoji, clip, torch.tensor(rows)) @ clip(canonical_captions(emoji, rows)).pooled.T
+
+    def in_five(scores: Tensor) -> float:
+        return float(((scores > scores.diagonal()[:, None]).sum(1) < 5).float().mean())
+
+    found = retrieval(clip, emoji, "train")
+    assert found["picture_to_text_5"] == pytest.approx(in_five(scores))
+    assert found["text_to_picture_5"] == pytest.approx(in_five(scores.T))
+    assert found["picture_to_text_5"] != found["text_to_picture_5"]
+    keywords = keyword_retrieval(clip, emoji)
+    assert keywords["top_1"] < keywords["top_5"]
 
 
 def test_an_encoder_that_is_one_off_retrieves_nothing_first(emoji: SmallEmoji) -> None:

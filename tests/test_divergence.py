@@ -126,3 +126,8 @@ def test_a_resumed_run_has_what_is_left_of_its_budget(tmp_path: Path) -> None:
     second = train(Slow(), TensorSource(data()), c, folder=tmp_path, device="cpu")
     assert time.monotonic() - start < 0.9
     assert second.resumed_from == first.step and second.stopped == "minutes" and second.seconds >= 1.2
+
+
+def test_the_speed_in_the_history_is_in_pictures_and_not_in_steps() -> None:
+    first, second = train(Slow(), TensorSource(data()), config(steps=10, log_every=5), device="cpu").history
+    assert second["images_per_second"] * (second["seconds"] - first["seconds"]) == pytest.approx(5 * 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from small_models import small_pipe, styles_pipe
 from minidiff.common import Condition
 from minidiff.editing import embed, inpaint, interpolate, slerp, variations
 from minidiff.pipeline import TextToImage, from_image, to_images
-from minidiff.samplers import STEPS
+from minidiff.samplers import STEPS, ddim_step
 from minidiff.text import unit_rms
 
 
@@ -66,6 +67,21 @@ def test_inpainting_keeps_what_is_black_in_the_mask_and_draws_the_rest(pipe: Tex
     before, after = (from_image(p, 16) for p in (image, drawn))
     assert torch.equal(before[:, :, 8:], after[:, :, 8:])
     assert (before[:, :, :8] - after[:, :, :8]).abs().mean() > 0.05
+
+
+def test_what_is_kept_is_noised_by_the_noise_that_the_drawing_began_with(pipe: TextToImage) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watched(denoiser: Any, x_t: torch.Tensor, t: Any, s: Any, *rest: Any, **more: Any) -> Any:
+        seen.append((x_t, t))
+        return ddim_step(denoiser, x_t, t, s, *rest, **more)
+
+    image, mask = picture("red"), Image.new("L", (16, 16), 0)
+    mask.paste(255, (0, 0, 16, 8))
+    inpaint(pipe, "cat", image, mask, steps=3, sampler=watched)
+    (eps, _), (x, t), _ = seen
+    wanted = (1 - t) * from_image(image, 16) + t * eps
+    assert torch.allclose(x[:, :, 8:], wanted[:, :, 8:], atol=1e-5)
 
 
 def test_a_hole_as_large_as_the_picture_is_a_drawing_like_any_other(pipe: TextToImage) -> None:

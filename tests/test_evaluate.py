@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scene_words import parse
-from small_emoji import KnowsAll, SmallEmoji
+from scene_words import held_out, parse
+from small_emoji import KnowsAll, SmallEmoji, noise, sixty
 from small_models import small_clip
 from torch import Tensor
 
-from minidiff.common import seeded
 from minidiff.data.captions import canonical_caption
 from minidiff.data.emoji import SPLITS, STYLES, load_emoji
 from minidiff.data.shapes import render
@@ -23,6 +22,7 @@ from minidiff.evaluate import evaluate, evaluate_shapes, generate_with, sweep
 from minidiff.evaluate.report import write_report
 from minidiff.evaluate.sets import copy_rates, trained_pairs
 from minidiff.evaluate.tasks import (
+    TWINS,
     Settings,
     draw,
     foreground_error,
@@ -39,31 +39,15 @@ from minidiff.nets.unet import UNet, UNetConfig
 from minidiff.pipeline import TextToImage
 from minidiff.schedules import RectifiedFlow
 
-SIZE = 60  # concepts: 6 test, 4 validation, 2 unseen
-
 
 @pytest.fixture(scope="module")
 def emoji() -> SmallEmoji:
-    whole = load_emoji()
-    plain = [r.index for r in whole.records if not r.tone and r.gender is None and r.group != "flags"]
-    rows = plain[:: len(plain) // SIZE][:SIZE]
-    splits: list[dict[str, str]] = [{} for _ in rows]
-    for i in range(6):
-        splits[i] = {STYLES[i % 4]: "test"}
-    for i in range(6, 10):
-        splits[i] = {STYLES[i % 4]: "validation"}
-    for i in range(10, 12):
-        splits[i] = dict.fromkeys(STYLES, "unseen")
-    return SmallEmoji(whole, rows, splits)
+    return sixty()
 
 
 @pytest.fixture(scope="module")
 def judge(emoji: SmallEmoji) -> Any:
     return KnowsAll(emoji)
-
-
-def noise(prompts, styles, seeds, **how) -> Tensor:
-    return torch.stack([torch.rand(3, 64, 64, generator=seeded(s)) * 2 - 1 for s in seeds])
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +179,8 @@ def test_one_who_repeats_training_pictures_is_caught_and_an_artist_is_not(emoji:
     assert found["validation"]["copies"] == wilson(0.0, 2).as_dict()  # of the two concepts, not of the four pictures
     assert found["test"]["copies"] == wilson(1.0, 3).as_dict()
     assert len(captions) == len(sheet) == 12
+    n = 8 + sum(STYLES[i % 4] not in TWINS for i in range(6))  # unseen, and test without the same drawing in training
+    assert found["real pictures that nobody trained on"]["n"] == n
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +209,13 @@ def test_a_generator_that_draws_the_truth_reaches_the_ceiling(result: dict) -> N
         assert best == {k: pytest.approx(v["mean"]) for k, v in rows["model"]["all"].items() if k != "n"}
     assert result["splits"]["trained prompts"]["rows"]["model"]["all"]["similarity"]["mean"] == pytest.approx(1)
     assert "other style" not in result["splits"]["unseen"]["rows"]
+
+
+def test_the_truth_gets_full_marks_and_whoever_is_ahead_a_difference_above_zero(result: dict) -> None:
+    found = result["splits"]["test"]
+    for name in ("similarity", "style", "base_100"):
+        assert found["rows"]["ceiling"]["all"][name]["mean"] == pytest.approx(1, abs=1e-5)
+    assert found["model_minus"]["unconditional"]["similarity"]["mean"] > 0
 
 
 def test_its_distance_is_the_floor_and_its_diversity_nil(result: dict) -> None:
@@ -274,7 +267,9 @@ def test_shapes_are_counted_by_the_oracle() -> None:
         return torch.stack(scenes).float() / 127.5 - 1
 
     found = evaluate_shapes(draws_what_is_said, 20)
-    captions, pictures = found.pop("pictures")["held-out pairs"]
+    shown = found.pop("pictures")
+    captions, pictures = shown["held-out pairs"]
+    assert all(held_out(parse(c)) for c in captions) and not any(held_out(parse(c)) for c in shown["seen pairs"][0])
     assert len(captions) == len(pictures) == 20 and pictures.dtype == torch.uint8
     json.dumps(found, allow_nan=False)
     for part in ("seen", "held_out"):

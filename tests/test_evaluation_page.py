@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from minidiff.checkpoints import BUNDLED, fingerprint, load_denoiser, load_judge, sha256
+from minidiff.data.emoji import load_emoji
+from minidiff.evaluate.tasks import mark, problems, true_pictures
 from minidiff.images import grid, read_settings, to_images
 from minidiff.pipeline import TextToImage
 
@@ -30,6 +32,14 @@ def test_the_numbers_are_those_of_the_model_that_ships(name: str) -> None:
     now = fingerprint(pipe.denoiser.net), pipe.denoiser.schedule.shift, fingerprint(load_judge())  # type: ignore[attr-defined]
     then = found["weights"], found["shift"], found["judge"]
     assert then == now, f"run `minidiff evaluate` again for {name}.json"
+
+
+def test_the_judge_that_ships_still_gives_the_true_pictures_the_marks_that_are_stored() -> None:
+    judge, emoji = load_judge(), load_emoji()
+    tasks = problems(emoji, "test", judge.bases)
+    stored = evaluation.load("evaluation")["splits"]["test"]["rows"]["ceiling"]["all"]
+    for name, values in mark(judge, emoji, tasks, true_pictures(emoji, tasks)).items():
+        assert float(values.mean()) == pytest.approx(stored[name]["mean"], abs=0.02), name
 
 
 def test_the_title_picture_was_drawn_by_the_model_that_ships() -> None:

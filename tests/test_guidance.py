@@ -1,7 +1,10 @@
 """Guidance: what its scale means, and that it changes nothing when it is off."""
 
+from typing import Any
+
 import pytest
 import torch
+from small_models import BY_STYLE, small_net, small_pipe
 
 from minidiff.common import Condition, randn, seeded
 from minidiff.denoisers import PARAMETERIZATIONS, NetDenoiser, target
@@ -119,6 +122,32 @@ def test_rescaling_gives_back_the_contrast_of_the_conditional_output(kind):
     none, half = (output(Guided(denoiser, scale=6.0, rescale=r)(x, t, cond)) for r in (0.0, 0.5))
     whole = output(Guided(denoiser, scale=6.0, rescale=1.0)(x, t, cond))
     assert torch.allclose(half, (none + whole) / 2, atol=1e-4)
+
+
+def test_a_picture_is_rescaled_as_a_whole_and_not_row_by_row() -> None:
+    """The contrast of one row of pixels says nothing about the picture's."""
+    denoiser = NetDenoiser(small_net(BY_STYLE), RectifiedFlow(), "flow")
+    x, cond = randn((2, 3, 16, 16), seeded(0)), Condition(label=torch.tensor([1, 2]))
+    guided, free, plain = (
+        said.eps - said.x0  # the network's own output
+        for said in (
+            Guided(denoiser, scale=6.0, rescale=1.0)(x, 0.6, cond),
+            Guided(denoiser, scale=6.0)(x, 0.6, cond),
+            denoiser(x, 0.6, cond),
+        )
+    )
+    dims = (1, 2, 3)
+    assert torch.allclose(guided, free * plain.std(dims, keepdim=True) / free.std(dims, keepdim=True), atol=1e-3)
+
+
+def test_a_pipeline_hands_the_rescaling_and_the_interval_on() -> None:
+    pipe = small_pipe()
+
+    def draw(**how: Any) -> torch.Tensor:
+        return pipe.generate(pipe.condition(["cat"]), 1, seeds=[0], steps=6, guidance=8.0, **how)
+
+    for how in ({"rescale": 0.7}, {"interval": (0.5, 1.0)}):
+        assert not torch.allclose(draw(**how), draw(), atol=1e-2), how
 
 
 def test_autoguidance_moves_away_from_a_weaker_denoiser():

@@ -104,6 +104,21 @@ def test_augmented_pictures_keep_their_place_and_are_not_mirrored() -> None:
     assert not torch.equal(x[0], x[1]) and torch.equal(x, augment(left, seeded(0)))
 
 
+def test_one_picture_in_four_is_left_as_it_is_and_half_of_the_others_have_noise() -> None:
+    gray = torch.zeros(600, 3, 64, 64)
+    x = augment(gray, seeded(0))
+    assert float((x == gray).flatten(1).all(1).float().mean()) == pytest.approx(1 / 4, abs=0.06)
+    middle = x[:, 0, 24:40, 24:40].flatten(1)  # where nothing comes in from outside
+    assert float((middle.std(1) > 1e-4).float().mean()) == pytest.approx(3 / 8, abs=0.07)
+
+
+def test_however_sure_the_judge_becomes_its_logits_stay_below_the_fourth_power_of_e() -> None:
+    judge = small_judge()
+    judge.scale.data.fill_(10.0)
+    bases, _ = judge.logits(judge.features(pictures(4)))
+    assert float(bases.detach().abs().max()) <= 54.7
+
+
 def test_only_training_pictures_are_ever_drawn_and_their_labels_are_right() -> None:
     emoji = load_emoji()
     source, bases = JudgePictures(emoji), training_bases(emoji)

@@ -19,6 +19,7 @@ from minidiff.metrics import (
     frechet_distance,
     kernel_distance,
     nearest,
+    score_pictures,
     wilson,
     with_interval,
 )
@@ -93,6 +94,12 @@ def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says() -> N
     assert 0.87 <= hits / 200 <= 0.99
 
 
+def test_the_bootstrap_interval_of_many_values_is_the_one_of_a_normal_mean() -> None:
+    values = normal(2000, 1, 0)
+    found = bootstrap(values, draws=4000)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * float(values.std()) / math.sqrt(2000), rel=0.05)
+
+
 def test_bootstrap_of_one_value_is_that_value_and_of_none_is_an_error() -> None:
     assert bootstrap(torch.tensor([0.5])).as_dict() == {"mean": 0.5, "low": 0.5, "high": 0.5}
     with pytest.raises(ValueError, match="at least one"):
@@ -132,6 +139,10 @@ def test_white_background_does_not_make_two_small_spots_alike() -> None:
     assert float(foreground_distance(torch.ones_like(red), torch.ones_like(red))) == 0
 
 
+def test_pictures_are_compared_at_half_their_side_where_half_a_pixel_of_shift_is_no_difference() -> None:
+    assert foreground(torch.zeros(1, 3, 64, 64)).shape == (1, 4 * 32 * 32)
+
+
 def test_nearly_white_counts_as_white() -> None:
     red = spot(4, 4, RED)
     dusty = torch.where(red == 1, torch.full_like(red, 0.95), red)
@@ -163,3 +174,9 @@ def test_a_copy_is_nearer_than_real_pictures_in_both_senses() -> None:
     assert flags.tolist() == [True, False, False, False]
     assert limits == (pytest.approx(0.109), pytest.approx(0.208))
     assert copies(real, real)[0].double().mean() <= 0.01
+
+
+def test_the_ball_of_a_real_picture_ends_at_the_nearest_other_one() -> None:
+    real = torch.tensor([[0.0], [1.0], [10.0]])
+    assert score_pictures(torch.tensor([[-1.5]]), real)["on_data"] == 0  # beyond the ball around 0, of radius 1
+    assert score_pictures(torch.tensor([[-0.5]]), real)["on_data"] == 1

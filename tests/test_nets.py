@@ -49,6 +49,12 @@ def test_a_new_unet_begins_with_zero_and_keeps_the_shape():
     assert torch.equal(net(X, T, everything()), torch.zeros_like(X))
 
 
+def test_every_weight_of_a_stirred_unet_learns_from_a_full_condition(unet: UNet) -> None:
+    net = copy.deepcopy(unet).requires_grad_(True)
+    net(X, T, everything()).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
 def test_a_network_in_half_precision_says_nearly_the_same(unet):
     half = copy.deepcopy(unet).bfloat16()
     said = half(X.bfloat16(), T)

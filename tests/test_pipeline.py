@@ -151,10 +151,16 @@ def test_an_image_is_noised_to_the_strength_and_drawn_on_from_there(pipe: TextTo
     )  # pure noise
 
 
+def test_a_picture_keeps_its_layout_as_it_is_noised_to_six_tenths_unless_told_otherwise(pipe: TextToImage) -> None:
+    start = randn((1, 3, 16, 16), seeded(3)).clamp(-1, 1)
+    assert torch.equal(draw(pipe, ["cat"], start=start), draw(pipe, ["cat"], start=start, strength=0.6))
+
+
 def test_the_callback_sees_every_step_in_order_and_may_stop(pipe: TextToImage) -> None:
     seen: list[tuple[int, Tensor]] = []
     last = draw(pipe, ["cat"], steps=5, callback=lambda i, x: seen.append((i, x)))
     assert [i for i, _ in seen] == [0, 1, 2, 3, 4] and torch.equal(seen[-1][1].clamp(-1, 1), last)
+    assert torch.equal(draw(pipe, ["cat"], steps=5, callback=lambda i, x: i + 1), last)  # only True stops
     stopped = draw(pipe, ["cat"], steps=5, callback=lambda i, x: i == 2)
     assert torch.allclose(stopped, seen[2][1].clamp(-1, 1), atol=1e-6)
 

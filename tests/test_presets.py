@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from small_emoji import SmallEmoji
 from small_models import CLIP, small_clip
 
 from minidiff import checkpoints, presets
-from minidiff.checkpoints import fingerprint, load_judge
+from minidiff.checkpoints import BUNDLED, fingerprint, load_judge
+from minidiff.clip import emoji_captions
 from minidiff.common import CheckpointError, seeded
 from minidiff.data import shapes
 from minidiff.data.emoji import FOLDER, STYLES, load_emoji
@@ -26,6 +27,7 @@ from minidiff.pipeline import TextToImage
 from minidiff.presets import PRESETS, run
 from minidiff.presets_recipes import RECIPE_PRESETS
 from minidiff.schedules import time_grid
+from minidiff.training import ConditionDropout, TrainResult
 from minidiff.training.ema import EMA
 
 QUICK: dict[str, Any] = {"steps": 2, "batch_size": 4, "device": "cpu", "minutes": 500.0}
@@ -134,6 +136,52 @@ def test_text_to_emoji_is_trained_at_the_times_at_which_it_will_be_asked() -> No
     assert abs(trained.median() - asked.median()) < 0.05
     assert (trained >= 0.9).float().mean() > 0.5 * (asked >= 0.9).float().mean()
     assert (trained > 0.98).float().mean() > 0.01
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_preset_ships_the_average_and_not_the_last_weights(tmp_path: Path) -> None:
+    seen: list[TrainResult] = []
+    run("shapes-cpu", tmp_path, learning_rate=0.1, on_step=lambda result: seen.append(result), **QUICK)
+    name, kept = "denoiser.net.inlet.weight", checkpoints.load_model(tmp_path)[1]
+    average, last = (w[name].half().float() for w in (seen[-1].ema.shadow, seen[-1].objective.state_dict()))
+    assert torch.equal(kept[name], average) and not torch.equal(kept[name], last)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_preset_leaves_conditions_out_now_and_then_as_guidance_needs() -> None:
+    for name in ("emoji-64", "emoji-cpu"):
+        told: Any = PRESETS[name].build(torch.device("cpu"), "emoji-64").objective
+        assert told.drop == ConditionDropout()
+    labeled: Any = PRESETS["teaching"].build(torch.device("cpu"), None).objective
+    assert labeled.label_drop == 0.2
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_tokenizer_never_reads_the_captions_of_unseen_pictures(
+    emoji: SmallEmoji, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def train_tokenizer(captions: list[str], vocabulary: int) -> Any:
+        read.extend(captions)
+        return small_clip().tokenizer
+
+    monkeypatch.setattr(presets, "train_tokenizer", train_tokenizer)
+    PRESETS["clip"].build(torch.device("cpu"), None)
+    captions = emoji_captions(emoji, 3, seed=0)
+    unseen = {caption for index in emoji.split_indices("unseen").tolist() for caption in captions[index]}
+    assert read and unseen and not unseen & set(read)
+
+
+def test_what_ships_was_trained_with_the_defaults_that_a_preset_still_has() -> None:
+    """A default that moves unnoticed would make of the next training another model than the book shows."""
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in BUNDLED.glob("*/card.json")]
+    cards = [card for card in cards if card.get("preset") not in (None, "midjourney")]
+    assert {"shapes-gpu", "teaching"} <= {card["preset"] for card in cards}
+    for card in cards:
+        config = json.loads(json.dumps(asdict(PRESETS[card["preset"]].config)))
+        for name in ("betas", "ema_decay", "weight_decay", "clip_norm", "decay"):
+            assert card["config"][name] == config[name], (card["preset"], name)
 
 
 def test_the_networks_have_the_sizes_that_were_promised() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from small_emoji import SmallEmoji
 from small_models import small_clip
 
 from minidiff import TextToImage, checkpoints
-from minidiff.clip import CaptionTable, emoji_captions
+from minidiff.clip import CaptionTable, emoji_captions, one_per_base
 from minidiff.common import Condition, randn, seeded
+from minidiff.data.captions import canonical_captions
 from minidiff.data.emoji import STYLES, load_emoji
-from minidiff.prior import Prior, PriorPairs, Regression, embed_ids, judge_prior, sentence, spread
+from minidiff.prior import Prior, PriorPairs, Regression, embed_ids, evaluate_prior, judge_prior, sentence, spread
 from minidiff.recipes import load_prior
 from minidiff.text import PAD, unit_rms
 from minidiff.training import ConditionDropout, Denoising, TrainConfig, train
@@ -75,6 +77,37 @@ def test_of_several_candidates_the_one_nearest_to_the_text_is_kept(trained: tupl
     text = unit_rms(TEXT + 0.1 * A)
     one, many = (prior(text.expand(50, -1), range(50), candidates=n) for n in (1, 8))
     assert float((many @ A).mean()) > float((one @ A).mean()) + 0.5
+
+
+def untrained(dim: int) -> Prior:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Prior(dim, 16, 1).eval()
+
+
+def test_the_prior_draws_with_the_guidance_and_candidates_that_validation_chose() -> None:
+    text = randn((2, 8), seeded(0))
+    prior = untrained(8)
+    assert torch.equal(prior(text, [0, 1]), prior(text, [0, 1], guidance=1.5, candidates=8))
+
+
+def test_the_naive_rivals_of_the_prior_answer_as_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits: list[dict[str, str]] = [{}, {"noto": "test"}, {"twemoji": "test"}, dict.fromkeys(STYLES, "unseen")]
+    emoji, clip = SmallEmoji(load_emoji(), range(0, 400, 20), splits + [{}] * 16), small_clip()
+    source = PriorPairs(emoji, CaptionTable(emoji_captions(emoji, 2, seed=0), clip), clip)
+    judged: list[dict[str, torch.Tensor]] = []
+
+    def listening(answers: dict[str, torch.Tensor], wanted: torch.Tensor, center: torch.Tensor) -> Any:
+        judged.append(answers)
+        return judge_prior(answers, wanted, center)
+
+    monkeypatch.setattr("minidiff.prior.judge_prior", listening)
+    found = evaluate_prior(untrained(16), untrained(16), clip, emoji, source)
+    pooled = clip(canonical_captions(emoji, one_per_base(emoji, "test"))).pooled
+    near = (pooled @ source.sentences[:, 0].T).argmax(1)  # by what the captions say, not by their pictures
+    assert torch.equal(judged[0]["nearest caption"], source.images[near])
+    between = found["spread"]["regression"]["between"]  # it has one answer to a caption, however often it is asked
+    assert between == pytest.approx(0, abs=1e-5)
 
 
 def test_centered_cosine_and_retrieval_on_answers_known_by_hand() -> None:

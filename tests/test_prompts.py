@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +39,8 @@ def test_a_prompt_without_telling_words_is_kept(prompt: str) -> None:
 def test_the_offline_rewriter_adds_keywords_and_never_says_a_training_caption() -> None:
     emoji = load_emoji()
     assert expand("a panda on the moon").startswith("a picture of a panda on the moon that makes one think of ")
+    styled = "xyzzy, fluent flat style"  # a style names no concept
+    assert expand(styled) == f"a picture of {styled}"
     assert expand("xyzzy") == "a picture of xyzzy" and expand("panda") == expand("panda")
     for record in random.Random(0).sample(emoji.records, 60):
         said = {expand(canonical_caption(record, style)) for style in (None, *STYLES)}
@@ -63,3 +66,11 @@ def test_a_language_model_may_rewrite(tmp_path: Path) -> None:
     assert rewrite("cat").startswith("cat") and rewrite("cat") == rewrite("cat")
     with pytest.raises(ValueError, match=r"`rewriter` must be a text-generation model; .*nothing' is none"):
         HubRewriter(str(tmp_path / "nothing"))
+
+
+def test_a_rewriter_adds_what_the_model_said_and_not_what_it_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(asked: str, *, return_full_text: bool = True, **how: Any) -> list[dict[str, str]]:
+        return [{"generated_text": asked * return_full_text + " a hat."}]
+
+    monkeypatch.setattr("transformers.pipeline", lambda task, **how: answer)
+    assert HubRewriter("some/model")("cat") == "cat, a hat."

@@ -198,6 +198,27 @@ def test_other_settings_are_allowed_and_named(tmp_path: Path) -> None:
     run(tmp_path, stop=3)
     with pytest.warns(UserWarning, match="other settings than before: learning_rate"):
         run(tmp_path, learning_rate=0.01)
+    others = TensorSource(torch.randn(35, 3, generator=seeded(6)))  # equally many, so that nothing else tells them
+    with pytest.warns(UserWarning, match=r"other settings than before: (.*, )?data"):
+        train(Net(), others, config(steps=STEPS + 1), folder=tmp_path, device="cpu")
+
+
+def test_noise_that_is_drawn_afresh_is_not_what_the_run_began_with(tmp_path: Path) -> None:
+    run(tmp_path, stop=3)
+    found = latest(tmp_path)
+    assert found is not None
+    save(tmp_path, replace(found, random={}))  # as another number of processes leaves it
+    seeds: list[int] = []
+
+    class Heard(Net):
+        def forward(self, batch: Any, generator: torch.Generator) -> Tensor:
+            seeds.append(generator.initial_seed())
+            return super().forward(batch, generator)
+
+    with pytest.warns(UserWarning, match="noise is drawn afresh"):
+        train(Heard(), source(), config(), folder=tmp_path, device="cpu")
+    train(Heard(), source(), config(steps=1), device="cpu")
+    assert seeds[0] != seeds[-1]
 
 
 def test_of_an_earlier_checkpoint_only_the_task_may_be_unknown(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The loop of the samplers: how often it looks, when, and whose noise it uses."""
 
+from typing import Any
+
 import pytest
 import torch
-from small_models import small_pipe
+from small_models import small_pipe, styles_pipe
 
 from minidiff.common import randn, seeded
 from minidiff.denoisers import NetDenoiser
@@ -140,3 +142,20 @@ def test_a_denoiser_in_the_place_of_the_step_is_named():
     denoiser = ExactDenoiser(points("eight"), RectifiedFlow())
     with pytest.raises(ValueError, match=r"`denoiser` must have a schedule, .*got function: the step comes first"):
         next(sample(denoiser, ddim_step, torch.zeros(1, 2), time_grid(RectifiedFlow(), 2)))  # type: ignore[arg-type]
+
+
+def test_a_pipeline_begins_at_the_noise_end_of_its_schedule_and_not_beyond() -> None:
+    times: list[float] = []
+
+    def watched(denoiser: Any, x_t: torch.Tensor, t: Any, s: Any, *rest: Any, **more: Any) -> Any:
+        times.append(float(t))
+        return ddim_step(denoiser, x_t, t, s, *rest, **more)
+
+    styles_pipe()("", steps=2, sampler=watched)
+    assert times[0] == pytest.approx(0.999)  # of the cosine schedule, at whose t = 1 no picture is left
+
+
+def test_drawing_keeps_no_graph_for_gradients() -> None:
+    denoiser = NetDenoiser(MLP(), RectifiedFlow(), "flow")
+    *_, x = sample(ddim_step, denoiser, torch.zeros(1, 2), time_grid(denoiser.schedule, 2))
+    assert not x.requires_grad

@@ -34,6 +34,11 @@ def test_the_linear_schedule_is_ddpms_table():
     assert alpha_bars[-1] == pytest.approx(4.0e-5, rel=0.02)
 
 
+@pytest.mark.parametrize("steps", [21, 100, 4000])
+def test_a_linear_schedule_of_any_number_of_steps_ends_in_noise(steps: int) -> None:
+    assert float(LinearSchedule(steps).alpha_bar(torch.tensor(1.0))) < 1e-4
+
+
 def test_the_cosine_schedule_is_a_squared_cosine():
     def f(t):
         return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2  # Nichol & Dhariwal 2021, equation 17
@@ -83,6 +88,7 @@ def test_the_cosine_schedule_starts_below_its_noise_end():
     assert schedule.t_max == 0.999 and float(time_grid(schedule, 10)[0]) == pytest.approx(0.999)
     at_start = torch.tensor(schedule.t_max, dtype=torch.float64)
     assert float(schedule.sigma(at_start) / schedule.alpha(at_start)) < 1000
+    assert CosineSchedule(50).t_max == pytest.approx(0.98)  # one step of its own
 
 
 def test_nothing_is_clipped_unless_asked_for():

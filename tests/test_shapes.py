@@ -148,6 +148,8 @@ def test_shapes_never_touch_and_never_leave_the_picture(source):
 def test_a_larger_picture_shows_the_same_scene():
     pictures = torch.stack([render(SCENE, np.random.default_rng(seed), size=64) for seed in range(20)])
     assert adherence(pictures, [SCENE] * 20)["all"] == 1
+    grainy = noisy(pictures.float() / 127.5 - 1, 0.6)  # which the average of four pixels halves
+    assert adherence(grainy, [SCENE] * 20)["all"] >= 0.95
 
 
 def test_twenty_thousand_scenes_render_within_a_minute():
@@ -197,6 +199,11 @@ def test_one_wrong_attribute_is_exactly_one_wrong_attribute(attribute, wanted):
     assert [name for name in ATTRIBUTES if not answers[name]] == [attribute] and not answers["all"]
 
 
+def test_a_relation_is_counted_only_where_one_was_asked_for() -> None:
+    alone = Scene(REDS)
+    assert adherence([alone, SCENE], [alone, replace(SCENE, relation="above")])["relation"] == 0
+
+
 def test_swapped_colors_are_wrong_though_both_colors_are_there():
     swapped = Scene(replace(REDS, color="blue"), "left of", replace(BLUE, color="red"))
     answers = compare(swapped, read(render(SCENE, np.random.default_rng(4))))
@@ -229,7 +236,8 @@ def test_the_oracle_refuses_colors_shapes_and_sizes_that_are_none_of_its_own():
     for color in ((255, 150, 190), (128, 128, 128), (60, 200, 210), (120, 80, 40)):  # pink, grey, cyan, brown
         assert read(disc(color, 4.75)) is None
     assert read(disc(COLORS["red"], 9)) is None  # huge
-    assert read(disc(COLORS["red"], 5, squash=0.5)) is None  # a flat ellipse
+    for squash in (0.5, 0.55, 0.6, 0.65, 0.7):
+        assert read(disc(COLORS["red"], 5, squash=squash)) is None  # a flat ellipse
 
 
 def drawn(*stars):

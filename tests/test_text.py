@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from minidiff.clip import train_tokenizer
 from minidiff.common import Condition, TextEmbedding, randn, seeded
@@ -59,6 +60,17 @@ def test_a_prompt_is_begin_its_pieces_end_and_padding(clip: MiniClip) -> None:
     assert mask.sum(1).tolist() == sorted(mask.sum(1).tolist()) and mask[0].sum() == 2
     assert torch.equal(clip.tokenize(["  cat\tface "])[0], clip.tokenize(["cat face"])[0])  # spaces are no words
     assert clip.tokenize(["cat"], full=True)[0].shape == (1, clip.config.context)
+
+
+def test_a_word_is_made_of_the_same_pieces_wherever_it_stands(clip: MiniClip) -> None:
+    alone, twice = (clip.tokenize([prompt])[0][0, 1:-1].tolist() for prompt in ("cat", "cat cat"))
+    assert twice == alone + alone
+
+
+def test_a_large_picture_is_averaged_and_not_sampled_here_and_there(clip: MiniClip) -> None:
+    x = torch.rand(1, 3, 128, 128, generator=seeded(0)) * 2 - 1
+    small = F.interpolate(x, (16, 16), mode="area")
+    assert torch.cosine_similarity(clip.encode_image(x), clip.encode_image(small)) > 0.98
 
 
 def test_typed_special_tokens_are_plain_letters(clip: MiniClip) -> None:

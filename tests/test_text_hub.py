@@ -83,6 +83,11 @@ def test_text_encoders_of_the_hub_keep_the_same_promises(tmp_path: Path, family:
     assert bool(torch.isfinite(encoder([""]).pooled).all())
 
 
+def test_a_prompt_is_cut_where_the_model_ends_though_more_was_allowed(tmp_path: Path) -> None:
+    encoder = HubTextEncoder(str(hub_folder(tmp_path, "bert")), max_length=77)
+    assert encoder.max_length == 16 and encoder(["very " * 50]).mask.shape == (1, 16)
+
+
 def test_a_model_is_kept_with_the_name_of_its_encoder(tmp_path: Path) -> None:
     encoder = HubTextEncoder(str(hub_folder(tmp_path / "hub", "bert")), max_length=7)
     net = UNet(replace(NET, context_dim=16, pooled_dim=16, image_dim=None))

@@ -139,6 +139,19 @@ def test_the_history_holds_the_mean_loss_between_entries() -> None:
     assert [entry["loss"] for entry in result.history] == pytest.approx(means, rel=1e-5)
 
 
+def test_the_history_holds_the_mean_length_of_the_gradient_before_it_is_clipped() -> None:
+    class Line(nn.Module):  # of slope 3, whatever the weight
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, batch: Any, generator: torch.Generator) -> Tensor:
+            return 3 * self.weight.expand(8)
+
+    history = train(Line(), TensorSource(data()), config(steps=10, log_every=5, clip_norm=1.0), device="cpu").history
+    assert [entry["grad_norm"] for entry in history] == pytest.approx([3, 3])
+
+
 # --- the data ----------------------------------------------------------------------------------------------------
 
 

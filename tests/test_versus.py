@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,19 @@ from minidiff.common import randn, seeded
 from minidiff.gan import GANConfig, perceptron, train_gan
 from minidiff.training.cost import multiply_accumulates
 from minidiff.training.sources import TensorSource
-from minidiff.versus import KNOBS, NUDGED, NUDGES, PROTOCOL, RESULTS, data, data_hash, fit, rounds_within_budget
+from minidiff.versus import (
+    KNOBS,
+    NUDGED,
+    NUDGES,
+    PROTOCOL,
+    RESULTS,
+    _ema_decay,
+    compare,
+    data,
+    data_hash,
+    fit,
+    rounds_within_budget,
+)
 
 PAIRS = [(kind, model) for kind, pair in KNOBS.items() for model in pair]
 TABLE = json.loads(RESULTS.read_text(encoding="utf-8"))
@@ -45,6 +58,29 @@ def test_both_models_try_equally_much_with_seeds_that_are_not_reported():
         assert len(gan) == len(diffusion) == 4
         assert [t["learning_rate"] for t in gan] == [t["learning_rate"] for t in diffusion]
     assert PROTOCOL["chosen_by"]["seed"] not in PROTOCOL["reported_seeds"]
+
+
+def test_a_seed_decides_a_training_whatever_was_drawn_before() -> None:
+    trial, drawn = PROTOCOL["trials"]["points"]["diffusion"][0], []
+    for before in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(before)
+            drawn.append(fit("points", "diffusion", trial, 1, 3)[0](8, 0))
+    assert torch.equal(*drawn)
+
+
+def test_the_trial_with_the_largest_overlap_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = PROTOCOL["trials"]["points"]["gan"]
+
+    def run(kind: str, model: str, settings: dict[str, Any], seed: int) -> tuple[None, dict[str, int]]:
+        return None, {"overlap": trials.index(settings)}
+
+    monkeypatch.setattr("minidiff.versus.run", run)
+    assert compare("points", "gan")["chosen"] == trials[-1]
+
+
+def test_the_average_of_a_contestant_reaches_back_a_tenth_of_its_training() -> None:
+    assert _ema_decay(1000) == pytest.approx(1 - 1 / 100)
 
 
 def test_the_stored_results_follow_the_protocol():
