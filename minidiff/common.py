@@ -117,11 +117,12 @@ class Condition:
         """Stack conditions as torch.cat does tensors; shorter texts are padded, what some lack is absent there."""
 
         def joined(part: str, join: Any) -> Any:
-            given = next((cond for cond in conditions if getattr(cond, part) is not None), None)
-            if given is None:
-                return None
-            rows = (c if getattr(c, part) is not None else given.index([0]).null().expand(len(c)) for c in conditions)
-            return join([getattr(row, part) for row in rows])
+            given: Any = next((cond for cond in conditions if getattr(cond, part) is not None), None)
+            rows = (
+                cond if getattr(cond, part) is not None else given.index(slice(1)).null().expand(len(cond))
+                for cond in conditions
+            )
+            return join([getattr(row, part) for row in rows]) if given is not None else None
 
         return Condition(joined("text", _stacked), joined("image", torch.cat), joined("label", torch.cat))
 

@@ -282,12 +282,12 @@ def word_ids(prompts: Sequence[str], places: Mapping[str, int], length: int) -> 
     Words are taken in lower case, without punctuation; the empty prompt has none. Raises ValueError for a word that
     has no place, with the nearest one that has, for more than `length` words, and for anything but a list of strings.
     """
-    rows = []
+    rows, known = [], list(filter(places.get, places))  # the padding is no word
     for prompt in as_list(prompts):
         words = _words(prompt)
         if len(words) > length:
             raise ValueError(f"`prompts` must have at most {length} words each; got {len(words)}.")
-        found = [places[word if word in places else check_choice("words", word, places)] for word in words]
+        found = [places.get(word, 0) or places[check_choice("words", word, known)] for word in words]
         rows.append(found + [0] * (length - len(found)))
     ids = torch.tensor(rows, dtype=torch.long).view(len(rows), length)
     return ids, ids > 0

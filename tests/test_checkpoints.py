@@ -280,5 +280,5 @@ def test_a_name_that_has_come_to_mean_another_schedule_is_noticed(
     checkpoints.save_denoiser(tmp_path, NetDenoiser(UNet(NET), Power(2.0), "flow"))
     checkpoints.load_denoiser(tmp_path)
     monkeypatch.setitem(schedules.SCHEDULES, "power", lambda: Power(3.0))
-    with pytest.raises(CheckpointError, match="`schedule` must be what it was when the model was saved; 'power' is"):
+    with pytest.raises(CheckpointError, match="`schedule` must be as when the model was saved; 'power' is"):
         checkpoints.load_denoiser(tmp_path)

@@ -92,7 +92,7 @@ def test_the_vocabulary_is_exactly_what_captions_use():
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: encode(["a red circel"]), r"`words` must be one of .*got 'circel'. Did you mean 'circle'\?"),
+        (lambda: encode(["a red circel"]), r"`words` must be one of a, .*got 'circel'. Did you mean 'circle'\?"),
         (lambda: encode("a red circle"), r"`prompts` must be a list of strings"),
         (lambda: encode([7]), r"`prompts` must be strings; got int"),  # type: ignore[list-item]
         (lambda: encode(["red " * 11]), r"10 words each; got 11"),

@@ -50,9 +50,7 @@ def one_step(answer: Any) -> str | None:
     return "which number is nearest, in mean squared distance, to draws that are -1 in 30% and +1 in 70% of cases?"
 
 
-@exercise(
-    "1.3", "every sample is perfect, and seven of eight peaks are missing: so look at on_data and overlap together."
-)
+@exercise("1.3", "every sample is perfect, and seven of eight peaks are missing: read on_data and overlap together.")
 def collapsed(answer: Any) -> str | None:
     """(on_data, modes, overlap) when all samples lie on one of eight equal peaks: (1, 1, 1/8)."""
     on_data, modes, overlap = demand(numbers(answer, 3), "give three numbers, (on_data, modes, overlap).")

@@ -68,14 +68,8 @@ def guidance_by_hand(answer: Callable[..., Any]) -> str | None:
     """A function (eps_cond, eps_neg, w, t, interval) -> guided eps."""
     eps_cond, eps_neg = torch.randn(2, 5, generator=seeded(0), dtype=torch.float64)
     usual, short = (4.0, (0.2, 0.8)), (2.5, (0.4, 0.6))
-    cases: list[tuple[float, float, Any]] = [
-        (0.5, 4, usual),
-        (0.2, 4, usual),
-        (0.8, 4, usual),
-        (0.9, 1, usual),
-        (0.1, 1, usual),
-    ]
-    cases += [(0.45, 2.5, short), (0.7, 1, short)]
+    within, outside = [(t, 4.0, usual) for t in (0.2, 0.5, 0.8)], [(t, 1.0, usual) for t in (0.1, 0.9)]
+    cases = [*within, *outside, (0.45, 2.5, short), (0.7, 1.0, short)]
     for t, w, (asked, interval) in cases:
         value = answer(eps_cond, eps_neg, asked, t, interval)
         if not isinstance(value, Tensor) or value.shape != eps_cond.shape:
