@@ -37,15 +37,15 @@ def bundled(what: str = "checkpoint") -> list[str]:
     return sorted(name for name, kind in kinds.items() if kind in KINDS.get(what, kind))
 
 
-def find(name: str | Path, what: str = "checkpoint") -> Path:
+def find(name: str | Path, what: str = "model") -> Path:
     """The folder of a bundled model or of one on disk; raises ValueError, naming what there is, for neither.
 
-    what: as which argument it was given, see `bundled`.
+    what: as which argument it was given, see `bundled`; as a "model" any will do.
     """
     folder = Path(name)
     if (folder / "config.json").is_file():
         return folder
-    if folder.exists() and str(name) not in bundled():
+    if folder.exists() and str(name) not in bundled(what):
         said = f"must be a folder with config.json and model.safetensors; {name} has none"
         raise ValueError(f"`{what}` {said}: that of a training of your own gets them by save_pretrained.")
     return BUNDLED / check_choice(what, str(name), bundled(what), ", or the folder of a model")

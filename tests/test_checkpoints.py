@@ -71,10 +71,13 @@ def test_a_model_is_half_precision_safetensors_and_json_and_nothing_that_could_r
 
 
 def test_the_bundled_models_are_found_by_name_and_load() -> None:
-    assert {"emoji-64", "teaching"} <= set(checkpoints.bundled())
+    assert checkpoints.bundled() == ["emoji-64", "shapes", "teaching"]
+    assert (checkpoints.bundled("look"), checkpoints.bundled("judge")) == (["midjourney"], ["judge"])
+    with pytest.raises(ValueError, match=r"`checkpoint` must be one of emoji-64, shapes, teaching, .*got 'jugde'\.$"):
+        TextToImage.from_pretrained("jugde")  # the judge draws nothing
     denoiser = checkpoints.load_denoiser("teaching")
     assert denoiser.parameterization == "eps" and denoiser.net.config.size == 32  # type: ignore[union-attr]
-    for name in checkpoints.bundled():
+    for name in checkpoints.bundled("model"):
         assert checkpoints.find(name) == checkpoints.BUNDLED / name
 
 

@@ -159,14 +159,14 @@ def test_a_dropped_sentence_leaves_the_network_on_its_own() -> None:
 def test_the_prior_that_ships_belongs_to_the_flagship_that_ships() -> None:
     """When this fails, the flagship's CLIP has changed: run `minidiff train prior` and keep what it writes."""
     load_prior(pipe=TextToImage.from_pretrained("emoji-64"))
-    folder = checkpoints.find("prior", "prior")
+    folder = checkpoints.find("prior")
     assert (folder / "model.safetensors").stat().st_size <= 2e6
     assert json.loads((folder / "card.json").read_text())["preset"] == "prior"
 
 
 def test_the_prior_that_ships_beats_both_naive_baselines_in_retrieval() -> None:
     """At first place and among five, on the test split and on bases never seen."""
-    measured = json.loads((checkpoints.find("prior", "prior") / "card.json").read_text())["measured"]
+    measured = json.loads((checkpoints.find("prior") / "card.json").read_text())["measured"]
     for split in ("test", "unseen"):
         for naive in ("mean embedding", "nearest caption"):
             for score in ("retrieval_1", "retrieval_5"):
