@@ -76,7 +76,7 @@ def save_model(folder: str | Path, config: dict[str, Any], tensors: dict[str, Te
         (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")  # on Windows, too
 
 
-def load_model(name: str | Path, what: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor], Path]:
+def load_model(name: str | Path, what: str = "model") -> tuple[dict[str, Any], dict[str, Tensor], Path]:
     """Read what `save_model` wrote: the configuration, the weights as float32, and the folder; what: see `find`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -214,7 +214,7 @@ def save_denoiser(folder: str | Path, denoiser: NetDenoiser, **more: Any) -> Non
 def load_denoiser(name: str | Path, device: torch.device | str = "cpu") -> NetDenoiser:
     """A trained denoiser, bundled or from a folder, ready to sample from; of a pipeline with words, its denoiser."""
     home = pick_device(device)
-    config, tensors, _ = load_model(name)
+    config, tensors, _ = load_model(name, "checkpoint")
     with understanding(name):
         return read_denoiser(config, tensors, name).to(home)
 

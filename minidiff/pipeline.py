@@ -286,7 +286,7 @@ class TextToImage(ModelHubMixin):
         `hub` are options of huggingface_hub's download (revision, token, cache_dir, ...). Only safetensors and JSON
         are read. Raises ValueError when there is no such model, or when it is damaged or of another kind.
         """
-        config, tensors, folder = checkpoints.load_model(fetch(name, **hub))
+        config, tensors, folder = checkpoints.load_model(fetch(name, **hub), "checkpoint")
         card = folder / "card.json"
         with checkpoints.understanding(name):
             denoiser = checkpoints.read_denoiser(config, tensors, name)

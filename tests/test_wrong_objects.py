@@ -115,7 +115,7 @@ def test_a_prior_of_another_clip_is_refused_as_an_object_too() -> None:
 
 
 def test_a_prior_that_does_not_say_for_which_clip_it_is_is_for_none(tmp_path: Path) -> None:
-    config, weights, _ = load_model("prior", "prior")
+    config, weights, _ = load_model("prior")
     save_model(tmp_path, {name: value for name, value in config.items() if name != "clip"}, weights)
     assert load_prior(tmp_path).clip == "unknown"
     with pytest.raises(CheckpointError, match="`prior` must be one for this model's CLIP"):
