@@ -127,8 +127,15 @@ class Page:
         self.send("Page.navigate", url=address)
         while not self.loaded:
             self._receive()
-        self.run("document.fonts.ready.then(() => true)")
-        self.run("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(true), 50)))")
+        try:
+            self.run("document.fonts.ready.then(() => true)")
+            self.run("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(true), 50)))")
+        except RuntimeError as error:
+            if "navigated" not in str(error):
+                raise
+            self.loaded = False  # a page that only leads to another one: wait for that
+            while not self.loaded:
+                self._receive()
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page; a promise is waited for."""
