@@ -178,7 +178,7 @@ def describe_denoiser(denoiser: NetDenoiser) -> dict[str, Any]:
         "schedule_at": levels(denoiser.schedule),
         "parameterization": denoiser.parameterization,
         "clip": denoiser.clip,
-        "training": {name: getattr(denoiser, name) for name in ("weighting", "time_sampling", "time_shape")},
+        "training": denoiser.learned_by,
     }
 
 
@@ -196,8 +196,8 @@ def build_denoiser(config: dict[str, Any]) -> NetDenoiser:
     net, schedule = UNet(UNetConfig(**config["net"])), make_schedule(config["schedule"])
     if (shift := config.get("shift", 1.0)) != 1:  # models of earlier versions do not name it
         schedule.shift = check_number("shift", shift, *SHIFTS)
-    now = torch.tensor(levels(schedule))
-    if not torch.allclose(torch.tensor(config.get("schedule_at", levels(schedule))), now, atol=1e-3):
+    now = levels(schedule)
+    if not torch.allclose(torch.tensor(config.get("schedule_at", now)), torch.tensor(now), atol=1e-3):
         raise ValueError(f"`schedule` must be as when the model was saved; {config['schedule']!r} is another one")
     return NetDenoiser(net, schedule, config["parameterization"], clip=config["clip"], **config.get("training", {}))
 

@@ -165,6 +165,11 @@ class NetDenoiser(nn.Module):
         squared = error.float().square().flatten(1).mean(1)
         return squared if self.weighting == "uniform" else squared * self._min_snr(alpha, sigma)
 
+    @property
+    def learned_by(self) -> dict[str, Any]:
+        """How it is trained, as arguments: weighting, time_sampling and time_shape."""
+        return {name: getattr(self, name) for name in ("weighting", "time_sampling", "time_shape")}
+
     def check_alpha(self, alpha: Tensor) -> None:
         """Raise ValueError where x0 = (x_t - sigma eps) / alpha cannot be computed, if the network says eps."""
         if self.parameterization == "eps" and bool((alpha.abs() < 1e-6).any()):

@@ -193,7 +193,6 @@ PRESETS: dict[str, Preset] = {
     ),
     **RECIPE_PRESETS,
 }
-UNCOMPILED = ("clip", "judge", "prior")  # without a U-Net
 
 
 def run(
@@ -219,8 +218,6 @@ def run(
     if start is not None and not (name.startswith(("emoji", "shapes")) or name == "teaching"):
         why = "what it fine-tunes is its `clip`" if "midjourney" in name else "only models that draw begin with one"
         raise ValueError(f"`start` must be left out for {name}: {why}; got {start!r}.")
-    if compiled and name in UNCOMPILED:
-        raise ValueError(f"`compile` must be left out for {name}: only U-Nets are compiled.")
     config = replace(preset.config, **changes)
     (team, where), folder = processes.join(device), Path(folder)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn on the CPU
@@ -232,7 +229,10 @@ def run(
         begun = {} if given is None else {"start": begin_with(job.objective, given, start)}
         cost = flops_per_picture(job.objective, job.source)
     if compiled:
-        next(part for part in job.objective.modules() if isinstance(part, UNet)).compile()
+        net = next((part for part in job.objective.modules() if isinstance(part, UNet)), None)
+        if net is None:
+            raise ValueError(f"`compile` must be left out for {name}: only U-Nets are compiled.")
+        net.compile()
     result = train(job.objective, job.source, config, folder=folder / "run", device=str(where), on_step=on_step)
     if not team.is_main_process:  # of several processes one writes
         return {}

@@ -125,6 +125,9 @@ class Page:
         """Load a page and wait until it and its fonts are there."""
         self.requests, self.errors, self.loaded = [], [], False
         self.send("Page.navigate", url=address)
+        self._settle()
+
+    def _settle(self) -> None:
         while not self.loaded:
             self._receive()
         try:
@@ -134,8 +137,7 @@ class Page:
             if "navigated" not in str(error):
                 raise
             self.loaded = False  # a page that only leads to another one: wait for that
-            while not self.loaded:
-                self._receive()
+            self._settle()
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page; a promise is waited for."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scene_words import held_out, parse
-from small_emoji import KnowsAll, SmallEmoji, noise, sixty
+from small_emoji import SmallEmoji, everything_known, noise
 from small_models import small_clip
 from torch import Tensor
 
@@ -42,12 +42,12 @@ from minidiff.schedules import RectifiedFlow
 
 @pytest.fixture(scope="module")
 def emoji() -> SmallEmoji:
-    return sixty()
+    return everything_known()[0]
 
 
 @pytest.fixture(scope="module")
-def judge(emoji: SmallEmoji) -> Any:
-    return KnowsAll(emoji)
+def judge() -> Any:
+    return everything_known()[1]
 
 
 @pytest.fixture(scope="module")

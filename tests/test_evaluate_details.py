@@ -7,23 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_emoji import KnowsAll, SmallEmoji, noise, sixty
+from small_emoji import everything_known, noise, sixty
 from torch import Tensor
 
 from minidiff.common import seeded
 from minidiff.data.emoji import STYLES, load_emoji
 from minidiff.evaluate import sets
 from minidiff.evaluate.tasks import AGAIN, Problem, Settings, draw, mark, plainest, problems, summarize
-
-
-@pytest.fixture(scope="module")
-def emoji() -> SmallEmoji:
-    return sixty()
-
-
-@pytest.fixture(scope="module")
-def judge(emoji: SmallEmoji) -> Any:
-    return KnowsAll(emoji)
 
 
 def test_the_hard_candidates_are_twenty_and_of_the_same_subgroup_while_it_has_any() -> None:
@@ -38,7 +28,8 @@ def test_the_hard_candidates_are_twenty_and_of_the_same_subgroup_while_it_has_an
     assert max(len(task.hard) for task in tasks) == 20
 
 
-def test_the_log_probability_is_that_of_the_right_base_among_the_hundred(emoji: SmallEmoji, judge: Any) -> None:
+def test_the_log_probability_is_that_of_the_right_base_among_the_hundred() -> None:
+    emoji, judge = everything_known()
     tasks, x = problems(emoji, "test", judge.bases), noise([], [], range(6))
     logits, _ = judge.logits(judge.features(x))
     rows = [logits[i, [judge.bases.index(b) for b in task.candidates]] for i, task in enumerate(tasks)]
@@ -46,14 +37,14 @@ def test_the_log_probability_is_that_of_the_right_base_among_the_hundred(emoji: 
     assert torch.allclose(mark(judge, emoji, tasks, x)["log_prob"], wanted, atol=1e-4)
 
 
-def test_two_styles_of_one_base_are_one_piece_of_evidence(emoji: SmallEmoji) -> None:
-    tasks = [Problem(emoji.records[20], style, (), ()) for style in STYLES[:2]]
+def test_two_styles_of_one_base_are_one_piece_of_evidence() -> None:
+    tasks = [Problem(sixty().records[20], style, (), ()) for style in STYLES[:2]]
     found = summarize(tasks, [{"right": torch.tensor([0.0, 1.0])}])["all"]["right"]
     assert found["low"] == found["mean"] == found["high"] == 0.5
 
 
-def test_seeds_that_fail_at_different_problems_and_equally_often_do_not_spread(emoji: SmallEmoji) -> None:
-    tasks = [Problem(record, "noto", (), ()) for record in emoji.records[20:22]]
+def test_seeds_that_fail_at_different_problems_and_equally_often_do_not_spread() -> None:
+    tasks = [Problem(record, "noto", (), ()) for record in sixty().records[20:22]]
     marks = [{"right": torch.tensor(right)} for right in ([0.0, 1.0], [1.0, 0.0])]
     assert summarize(tasks, marks)["all"]["right"]["seed_std"] == 0
 
@@ -78,9 +69,8 @@ def test_a_copy_is_looked_for_in_every_place_that_training_moved_it_to() -> None
     assert found == wanted and len(found) == 25
 
 
-def test_the_distances_of_the_test_prompts_are_to_training_pictures(
-    emoji: SmallEmoji, judge: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_distances_of_the_test_prompts_are_to_training_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    emoji, judge = everything_known()
     tasks = problems(emoji, "test", judge.bases)
     training = {picture.numpy().tobytes() for picture in emoji.at(emoji.split_indices("train").tolist())}
     monkeypatch.setattr(sets, "_distances", lambda judge, rows, reference, seed: reference)

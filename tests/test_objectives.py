@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, TextEmbedding, seeded
+from minidiff.denoisers import NetDenoiser
+from minidiff.nets import MLP
+from minidiff.schedules import CosineSchedule, LinearSchedule
 from minidiff.text import WordEncoder
-from minidiff.training import ConditionDropout, Denoising, TensorSource
+from minidiff.training import ConditionDropout, Denoising, TensorSource, TrainConfig, train
 from minidiff.training.objectives import JointDenoising
 
 
@@ -81,3 +84,15 @@ def test_words_and_their_numbers_are_the_same_to_an_encoder_that_is_trained_alon
         objective((torch.zeros(2, 1), told), seeded(0)) for told in (captions, encoder.tokenize(captions))
     )
     assert torch.equal(said, numbered) and said.requires_grad and said[0] != said[1]
+
+
+def test_of_a_schedule_in_steps_only_its_steps_are_trained_however_times_are_drawn() -> None:
+    denoiser = NetDenoiser(MLP(), LinearSchedule(T=50), "v", time_sampling="logit-normal", time_shape=(1.0, 1.4))
+    steps = 50 * denoiser.draw_times(1000, seeded(0), torch.device("cpu"))
+    assert torch.allclose(steps, steps.round(), atol=1e-4) and steps.min() >= 1 and steps.max() <= 50
+
+
+def test_saving_needs_a_place() -> None:
+    config = TrainConfig(1, 2, save_every=1, progress=False)
+    with pytest.warns(UserWarning, match="`save_every` needs a `folder` to save into"):
+        train(Denoising(NetDenoiser(MLP(), CosineSchedule())), TensorSource(torch.ones(4, 2)), config, device="cpu")

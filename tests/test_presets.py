@@ -114,11 +114,19 @@ def test_training_may_begin_with_the_weights_of_a_trained_model(name: str, tmp_p
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
     assert card["start"] == fingerprint(TextToImage.from_pretrained(tmp_path / "first").denoiser.net)
     assert f"--start {tmp_path / 'first'}" in card["command"]
+    stays = r"What is learned must stay 'flow under RectifiedFlow.*, or another folder"
     for folder, start in (("second", None), ("first", str(tmp_path / "second"))):  # runs that began otherwise
-        with pytest.raises(CheckpointError, match=r"What is learned must stay 'flow under .*, or another folder"):
+        with pytest.raises(CheckpointError, match=stays):
             run(name, tmp_path / folder, start=start, learning_rate=0.0, **QUICK | {"steps": 3})
-    with pytest.raises(ValueError, match=r"`start` must be a model (of the shape .* not fit|with a mini-CLIP)"):
+    shaped = CheckpointError, r"`start` must be a model of the shape .* teaching does not fit"
+    kind, said = (ValueError, "with a mini-CLIP, as emoji-64; teaching has none") if "emoji" in name else shaped
+    with pytest.raises(kind, match=said):
         run(name, tmp_path / "third", start="teaching", **QUICK)
+
+
+def test_only_what_has_a_u_net_is_compiled(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`compile` must be left out for judge: only U-Nets are compiled"):
+        run("judge", tmp_path / "judge", compiled=True, **QUICK)
 
 
 @pytest.mark.usefixtures("tiny")

@@ -52,7 +52,9 @@ def set_formulas(app: Sphinx, error: Exception | None) -> None:
     pages = {path: path.read_text(encoding="utf-8") for path in out.rglob("*.html")}
     found = [(html.unescape(m[4]), m[3] == "[") for page in pages.values() for m in FORMULA.finditer(page)]
     if len(found) < sum(page.count('class="math notranslate') for page in pages.values()):
-        raise ExtensionError("Some formulas are not written as they used to be: see book/tools/formulas.py.")
+        raise ExtensionError(
+            "Some formulas are set already, or written in a new way: run `make html`, or see book/tools/formulas.py."
+        )
     answers, style = typeset(found)
     (out / "_static" / "formulas.css").write_text(style, encoding="utf-8")
     following = iter(answers)

@@ -16,6 +16,12 @@ def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name.replace("_orig_mod.", ""): p for name, p in named if p.requires_grad}
 
 
+def kept_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a state dict holds, since training may change them, by the same names."""
+    kept = module.state_dict().keys()
+    return {name.replace("_orig_mod.", ""): buffer for name, buffer in module.named_buffers() if name in kept}
+
+
 class EMA:
     """An exponential moving average of a module's trained parameters, kept beside the module.
 

@@ -18,7 +18,7 @@ from minidiff.common import modes_kept
 from minidiff.training import checkpoint, processes
 from minidiff.training.checkpoint import Counters
 from minidiff.training.config import TrainConfig, TrainingDiverged, adamw, learning_rate_at
-from minidiff.training.ema import EMA, trained_parameters
+from minidiff.training.ema import EMA, kept_buffers, trained_parameters
 from minidiff.training.interrupt import held_back
 from minidiff.training.resume import capture, restore
 from minidiff.training.sources import Source, epoch_order, fold_in
@@ -104,7 +104,7 @@ class Run:
             raise ValueError("`objective` must have a parameter that requires a gradient: see requires_grad_(True).")
         if any(p.is_floating_point() and p.itemsize < 4 for p in self.weights.values()):  # updates would round away
             raise ValueError('`objective` must have weights of float32; computing in bf16 is precision="bf16".')
-        self.buffers = list(objective.buffers())
+        self.buffers = list(kept_buffers(objective).values())
         if team.num_processes > 1:
             processes.same_weights(objective)
         moved = source.to(device) if hasattr(source, "to") else None

@@ -94,8 +94,7 @@ class Denoising(nn.Module):
         if not isinstance(denoiser, NetDenoiser) or isinstance(denoiser.schedule, nn.Module):  # one's own, or learned
             return said
         home = next(denoiser.parameters(), torch.empty(0)).device
-        said |= {name: getattr(denoiser, name) for name in ("weighting", "time_sampling", "time_shape")}
-        return said | {"schedule": levels(denoiser.schedule, home)}
+        return said | denoiser.learned_by | {"schedule": levels(denoiser.schedule, home)}
 
     def forward(self, batch: tuple[Tensor, Condition | None], generator: torch.Generator) -> Tensor:
         """The loss of each sample, (B,), with its time and its noise drawn from `generator`."""

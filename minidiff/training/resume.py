@@ -12,6 +12,7 @@ from torch import Tensor
 
 from minidiff.common import CheckpointError
 from minidiff.training.checkpoint import Checkpoint, Counters
+from minidiff.training.ema import kept_buffers
 from minidiff.training.processes import stacked
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ def restore(run: Run, found: Checkpoint) -> None:
 
 def _changing(run: Run) -> dict[str, Tensor]:
     """What training changes in the objective: trained parameters, and the buffers that a state dict holds."""
-    kept = {name.replace("_orig_mod.", ""): value for name, value in run.objective.state_dict().items()}
-    buffers = {name.replace("_orig_mod.", "") for name, _ in run.objective.named_buffers()}
-    return {**run.weights, **{name: value for name, value in kept.items() if name in buffers}}
+    return {**run.weights, **kept_buffers(run.objective)}
 
 
 def _fill(into: dict[str, Tensor], found: dict[str, Tensor], what: str) -> None:
