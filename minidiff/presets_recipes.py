@@ -58,15 +58,18 @@ RECIPE_PRESETS: dict[str, Preset] = {
         "DALL·E's prior: from text to CLIP image embedding (some ten minutes on a CPU)",
         TrainConfig(2000, 256, learning_rate=1e-3, weight_decay=1.0, save_every=500),
         build_prior,
+        takes=("clip",),
     ),
     "midjourney": Preset(
         "the flagship's fine-tune on a look of its own, by LoRA (needs peft; some ten minutes on a CPU)",
         TrainConfig(300, 12, learning_rate=2e-3, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
         partial(build_look, full=False),
+        takes=("clip",),
     ),
     "midjourney-full": Preset(
         "the same with all weights, for comparison",
         TrainConfig(300, 12, learning_rate=3e-4, weight_decay=0.0, warmup=15, ema_decay=0.96, save_every=25),
         partial(build_look, full=True),
+        takes=("clip",),
     ),
 }

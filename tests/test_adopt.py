@@ -64,6 +64,16 @@ def test_a_better_model_brings_its_marks_into_the_card(here: Path) -> None:
     assert card["evaluation"]["rows"].keys() == before["evaluation"]["rows"].keys()
     assert page["splits"]["test"]["rows"]["model"]["all"]["style"]["mean"] == 0.25
     assert read(here / RESULTS) == read(here / PAGE / "steps.json") == read(here / PAGE / "told.json") == {}
+    assert "begun_with" not in card
+
+
+def test_one_that_was_trained_further_keeps_the_card_of_its_first_weights(here: Path) -> None:
+    before, path = read(here / CARD), here.parent / "copy" / "runs" / "emoji-64" / "card.json"
+    path.write_text(json.dumps(read(path) | {"start": "3d93"}), encoding="utf-8")
+    assert adopt(here, 0.1).returncode == 0
+    card = read(here / CARD)
+    assert card["begun_with"] == {k: v for k, v in before.items() if k not in ("text_encoder", "evaluation")}
+    assert card["text_encoder"] == before["text_encoder"] and card["steps"] == 7
 
 
 def test_one_that_is_not_better_or_not_whole_is_refused_and_nothing_is_copied(here: Path) -> None:

@@ -160,7 +160,7 @@ def test_evaluate_compares_settings_on_the_validation_split(minidiff: Run, monke
     found = json.loads(Path("compared/sweep.json").read_text())
     weights = fingerprint(TextToImage.from_pretrained("emoji-64").denoiser.net)
     measured = {"checkpoint": "emoji-64", "weights": weights, "shift": 3.0, "judge": fingerprint(load_judge())}
-    assert found == measured | {"best": {"guidance": 4.0}, "asked": {"repeats": 2}}
+    assert found == measured | {"precision": "fp32", "best": {"guidance": 4.0}, "asked": {"repeats": 2}}
     sentence(minidiff("train", "--steps", 5), 2, "`steps` must be left out without a preset; got 5")
     sentence(minidiff("evaluate", "shapes", "--sweep"), 2, "`sweep` must be left out for shapes")
     sentence(minidiff("evaluate", "shapes", "--repeats", 2), 2, "`repeats` must be left out for shapes")
@@ -177,6 +177,7 @@ def test_evaluate_refuses_what_it_could_not_do(minidiff: Run, monkeypatch: pytes
         (["--guidance", "nan"], "`guidance` must be a number from 0 to 100; got nan"),
         (["--repeats", 0], "`repeats` must be an integer from 1 to 1000; got 0"),
         (["--size", 10**9], "`size` must be an integer from 4 to 3025; got 1000000000"),
+        (["--precision", "fp16"], "`precision` must be one of fp32, bf16; got 'fp16'"),
         (["--out", "file"], "`out` must be a folder"),
         (["--device", "cuda:99"], "`device` must be one of"),
     ):

@@ -292,3 +292,7 @@ def test_a_pipeline_without_words_is_told_the_style_by_its_label() -> None:
     assert both.shape == (2, 3, 8, 8) and both.abs().max() <= 1
     assert torch.allclose(both[1:], alone, atol=1e-4) and not torch.allclose(both[0], both[1], atol=1e-3)
     assert torch.allclose(alone, pipe.generate(pipe.condition([""], "twemoji"), 1, steps=2, guidance=2.0, seeds=[5]))
+    quick = generate_with(pipe, "bf16")([""], ["twemoji"], [5], steps=2, guidance=2.0)
+    assert 0 < (quick - alone).abs().max() < 0.1  # rounded, and the same picture
+    with pytest.raises(ValueError, match="`precision` must be one of fp32, bf16; got 'fp16'"):
+        generate_with(pipe, "fp16")

@@ -137,6 +137,36 @@ def test_attention_is_softmax_of_scaled_products():
     assert torch.allclose(layer.record[0], torch.stack(maps, dim=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("real", [3, 1])
+def test_attention_says_the_same_while_it_learns_is_recorded_or_draws(real: int):
+    torch.manual_seed(0)
+    layer = Attention(dim=8, heads=2, context_dim=6)
+    layer.out.load_state_dict({"weight": torch.eye(8), "bias": torch.zeros(8)})
+    x, context, mask = randn((2, 5, 8), seeded(0)), randn((2, 3, 6), seeded(1)), torch.arange(3).expand(2, 3) < real
+    learned = layer(x, context, mask)
+    with torch.no_grad():
+        drawn = layer(x, context, mask)  # by PyTorch's own kernel
+        layer.record = []
+        recorded = layer(x, context, mask)
+    torch.testing.assert_close(learned, drawn)
+    torch.testing.assert_close(recorded, drawn)
+    other = context.masked_fill(~mask[..., None], 9.0)
+    torch.testing.assert_close(layer(x, other, mask), drawn)
+
+
+def test_attention_in_half_precision_is_as_good_while_it_learns_as_when_it_draws():
+    torch.manual_seed(0)
+    layer, x = Attention(dim=64, heads=2), randn((2, 256, 64), seeded(0))
+    layer.out.load_state_dict({"weight": torch.eye(64), "bias": torch.zeros(64)})
+    exact = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        learned = layer(x)
+        with torch.no_grad():
+            drawn = layer(x)
+    errors = [float((y.float() - exact).detach().norm() / exact.detach().norm()) for y in (learned, drawn)]
+    assert errors[0] < 2 * errors[1] < 0.05
+
+
 def test_neighboring_times_have_different_embeddings():
     torch.manual_seed(0)
     embedding = TimeEmbedding(32)

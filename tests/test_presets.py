@@ -68,10 +68,15 @@ def tiny(emoji: SmallEmoji, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("name", sorted(PRESETS.keys() - RECIPE_PRESETS))  # the others: test_recipes.py
 def test_a_preset_trains_and_leaves_a_model_with_its_card(name: str, tmp_path: Path) -> None:
-    card = run(name, tmp_path / "out", seed=3, **QUICK)
+    further: dict[str, Any] = {}
+    if PRESETS[name].needs:
+        further = {"start": str(tmp_path / "first")}
+        run("emoji-64", tmp_path / "first", **QUICK)
+    card = run(name, tmp_path / "out", seed=3, **further, **QUICK)
     assert json.loads((tmp_path / "out" / "card.json").read_text()) == json.loads(json.dumps(card))
     assert card["preset"] == name and card["steps"] == 2 and card["device"] == "CPU" and card["parameters"] > 0
-    assert card["command"] == f"minidiff train {name} --seed 3 --steps 2 --batch-size 4 --minutes 500.0"
+    said = "".join(f" --{option} {value}" for option, value in further.items())
+    assert card["command"] == f"minidiff train {name} --seed 3 --steps 2 --batch-size 4 --minutes 500.0{said}"
     assert card["config"]["seed"] == 3 and card["config"]["learning_rate"] == PRESETS[name].config.learning_rate
     emoji_sums = hashlib.sha256((FOLDER / "SHA256SUMS").read_bytes()).hexdigest()
     assert (card["data_sha256"] == emoji_sums) == (not name.startswith("shapes"))
@@ -221,6 +226,11 @@ def unused(*_: Any) -> Any:
         ("shapes-cpu", {"learning_rate": -1.0}, "`learning_rate` must be a number from 0 to 100; got -1"),
         ("shapes-cpu", {"seed": -1}, "`seed` must be an integer from 0"),
         ("shapes-cpu", {"device": "cuda:99"}, "`device` must be one of .*; got 'cuda:99'"),
+        (
+            "emoji-64-more",
+            {"clip": "emoji-64"},
+            "`start` must be given for emoji-64-more, which trains",
+        ),
         ("shapes-cpu", {"clip": "emoji-64"}, "`clip` must be left out for shapes-cpu.*; got 'emoji-64'"),
         ("clip", {"start": "emoji-64"}, "`start` must be left out for clip: only models that draw.*; got 'emoji-64'"),
         ("shapes-cpu", {"precision": "fp16"}, "`precision` must be one of auto, bf16, fp32; got 'fp16'"),
@@ -241,6 +251,20 @@ def test_a_clip_that_is_not_there_is_named(tmp_path: Path) -> None:
         run("emoji-cpu", tmp_path, clip="no-such-clip", device="cpu")
     with pytest.raises(ValueError, match="`clip` must be a checkpoint with a mini-CLIP"):
         run("emoji-cpu", tmp_path, clip="teaching", device="cpu")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_clip_may_lie_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(presets, "fetch", lambda name: Path("downloaded") / name)
+
+    def load(name: str) -> Any:
+        loaded.append(name)
+        return small_clip()
+
+    monkeypatch.setattr(presets, "load_clip", load)
+    run("emoji-cpu", tmp_path, clip="owner/name", **QUICK)
+    assert loaded == [str(Path("downloaded", "owner", "name"))]
 
 
 @pytest.mark.usefixtures("tiny")

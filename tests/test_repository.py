@@ -117,7 +117,7 @@ def test_a_file_is_read_in_one_sitting(path: Path) -> None:
 
 
 def test_the_library_stays_small() -> None:
-    """At most 7,350 lines of code: growing beyond is a decision. Docstrings, comments and blank lines not counted."""
+    """At most 7,450 lines of code: growing beyond is a decision. Docstrings, comments and blank lines not counted."""
     count = 0
     for path in LIBRARY:
         text = path.read_text(encoding="utf-8")
@@ -133,7 +133,7 @@ def test_the_library_stays_small() -> None:
             for i, line in enumerate(lines, 1)
             if i not in quiet and line.strip() and not line.strip().startswith("#")
         )
-    assert count <= 7350, f"{count} lines"
+    assert count <= 7450, f"{count} lines"
 
 
 def test_nothing_can_run_code_from_a_file_of_weights() -> None:

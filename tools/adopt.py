@@ -26,15 +26,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def card_with_marks(card: dict[str, Any], before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """The card of a run, with the text encoder's part of the old one and rows of the new evaluation."""
+    """The card of a run, with what of the old one is still true and rows of the new evaluation."""
     test, settings, old = found["splits"]["test"], found["settings"], before["evaluation"]
     rows = {who: {mark: v for mark, v in test["rows"][who]["all"].items() if mark != "n"} for who in old["rows"]}
     told = {"prompts": test["pictures"], "pictures_per_prompt": settings["repeats"], "shift": found["shift"]}
     told |= {name: settings[name] for name in ("steps", "guidance")}
-    told["precision"] = f"fp32 on {card['device']}"
+    told["precision"] = f"{found['precision']} on {card['device']}"
     again = f"`minidiff evaluate emoji-64 --repeats {settings['repeats']}` draws and marks them again."
     told["note"] = f"Guidance and shift were chosen on the validation split. {again}"
-    return card | {"text_encoder": before["text_encoder"], "evaluation": old | told | {"rows": rows}}
+    kept = {"text_encoder": before["text_encoder"]}
+    if "start" in card:  # trained further: how the first weights came about belongs to it
+        kept["begun_with"] = {name: v for name, v in before.items() if name not in (*kept, "evaluation")}
+    return card | kept | {"evaluation": old | told | {"rows": rows}}
 
 
 def main(folder: Path) -> None:

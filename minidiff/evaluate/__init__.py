@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minidiff.checkpoints import load_judge
-from minidiff.common import check_int, pick_device, seeded
+from minidiff.common import check_choice, check_int, pick_device, seeded
 from minidiff.data.emoji import STYLES, EmojiSet, load_emoji
 from minidiff.data.pixels import shift_pictures, shrink, to_float
 from minidiff.evaluate.sets import (
@@ -51,6 +51,7 @@ from minidiff.text import MiniClip
 if TYPE_CHECKING:
     from minidiff.pipeline import TextToImage
 
+PRECISIONS = ("fp32", "bf16")
 SEEN = {
     "model": "The prompt; in training, this concept in its other styles and this style on other concepts.",
     "ceiling": "The answer itself: the true held-out picture. What it misses, the judge misses.",
@@ -64,12 +65,17 @@ SEEN = {
 }
 
 
-def generate_with(pipe: TextToImage) -> Generate:
-    """The tensor-level call of a pipeline, for `evaluate`; a model without text is told the style by its label."""
+def generate_with(pipe: TextToImage, precision: str = "fp32") -> Generate:
+    """The tensor-level call of a pipeline, for `evaluate`; a model without text is told the style by its label.
+
+    precision: "bf16" draws under `torch.autocast`, faster on a device that has it.
+    """
+    half = check_choice("precision", precision, PRECISIONS) == "bf16"
 
     def generate(prompts: list[str], styles: list[str | None], seeds: list[int], **how: Any) -> Tensor:
-        cond = pipe.condition(prompts) if pipe.encoder is not None else pipe.labeled(styles)
-        return pipe.generate(cond, len(prompts), seeds=seeds, **how)
+        with torch.autocast(pipe.device.type, torch.bfloat16, enabled=half):
+            cond = pipe.condition(prompts) if pipe.encoder is not None else pipe.labeled(styles)
+            return pipe.generate(cond, len(prompts), seeds=seeds, **how)
 
     return generate
 

@@ -104,11 +104,16 @@ class Attention(nn.Module):
         q, (k, v) = self.to_q(x), self.to_kv(context).chunk(2, dim=-1)
         q, k, v = (y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v))  # (B, heads, N, d)
         visible = None if mask is None else mask[:, None, None, :]
-        if self.record is not None:
-            scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        learns_on_cpu = x.device.type == "cpu" and (q.requires_grad or k.requires_grad)
+        if self.record is None and not learns_on_cpu:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        else:  # written out: PyTorch's kernel shows no weights, and its backward pass is slow on a CPU
+            scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
             scores = scores if visible is None else scores.masked_fill(~visible, float("-inf"))
-            self.record.append(scores.softmax(dim=-1).detach())
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+            weights = torch.softmax(scores, dim=-1, dtype=scores.dtype)
+            y = weights @ v
+            if self.record is not None:
+                self.record.append(weights.detach())
         return self.out(y.transpose(1, 2).flatten(2))
 
 

@@ -89,7 +89,8 @@ class UNet(nn.Module):
 
     forward(x, t, cond): x (B, channels, size, size), t (B,) in [0, 1] -> (B, channels, size, size). Conditions
     enter in two ways: words through cross-attention; the sentence, the CLIP image embedding and the label by
-    addition to the time embedding. A condition that is absent, or zero, adds nothing.
+    addition to the time embedding. A sentence or a CLIP image that is absent, or zero, adds nothing; where words are
+    absent, attention reads `no_text` alone; a label that is absent is class 0, which has a learned vector of its own.
     """
 
     def __init__(self, config: UNetConfig):
@@ -131,6 +132,7 @@ class UNet(nn.Module):
             side *= 2
         self.norm_out = group_norm(channels)
         self.outlet = zero(nn.Conv2d(channels, folded, 3, padding=1))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions are faster so
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """Return the network's output, (B, channels, size, size); ValueError for x of another shape."""
