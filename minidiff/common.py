@@ -59,9 +59,9 @@ class Condition:
         if text is not None and not (isinstance(text, TextEmbedding) and text.tokens.shape[:-1] == text.mask.shape):
             raise ValueError(f"`text` must be what an encoder says, encoder([prompt]); got {text!r:.80}.")
         label: Any = self.label
-        if label is not None and (not isinstance(label, Tensor) or label.is_floating_point()):
-            raise ValueError(f"`label` must be a tensor of integers, as torch.tensor([1]); got {label!r:.80}.")
-        if not isinstance(self.image, Tensor | None):
+        if label is not None and (not isinstance(label, Tensor) or label.is_floating_point() or label.dim() != 1):
+            raise ValueError(f"`label` must be integers, one per row, as torch.tensor([1]); got {label!r:.80}.")
+        if self.image is not None and not (isinstance(self.image, Tensor) and self.image.dim() == 2):
             raise ValueError(f"`image` must be a tensor (B, D); got {self.image!r:.80}.")
         # In a graph the number of rows stays open.
         if not torch.compiler.is_compiling() and len({leaf.shape[:1] for leaf in self._leaves()}) > 1:

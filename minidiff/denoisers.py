@@ -199,14 +199,9 @@ class NetDenoiser(nn.Module):
         """min(SNR, 5) in units of x0's error, divided by what one unit of the target's error is worth there."""
         alpha = alpha.clamp(min=1e-6)  # 0 * inf is no weight
         snr = alpha**2 / sigma**2
-        # |x0 error|^2 = factor * |target error|^2, from `interpret`.
-        factor = {
-            "eps": sigma**2 / alpha**2,
-            "x0": torch.ones_like(snr),
-            "v": (sigma / (alpha**2 + sigma**2)) ** 2,
-            "flow": (sigma / (alpha + sigma)) ** 2,
-        }[self.parameterization]
-        return (snr.clamp(max=5) * factor).flatten().float()
+        one = torch.ones_like(snr)
+        slope = interpret(self.parameterization, one, 0 * one, alpha, sigma).x0  # x0 is linear in the output
+        return (snr.clamp(max=5) * slope**2).flatten().float()
 
 
 def check_condition(cond: Any) -> None:

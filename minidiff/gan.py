@@ -183,6 +183,6 @@ def train_gan(
         result.ema.update()
         result.step = step
         result.history.append((float(loss_g.detach()), float(loss_d.detach())))
-        if on_step is not None and on_step(result):
+        if on_step is not None and on_step(result) is True:
             break
     return result

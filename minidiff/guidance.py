@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minidiff.common import (
     Condition,
@@ -18,6 +18,7 @@ from minidiff.common import (
     per_sample,
 )
 from minidiff.denoisers import interpret, predict, target
+from minidiff.schedules import levels
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Guided:
     15 and 16); x0 and eps are then derived from it. interval: times (from, to) in which guidance acts; outside, the
     conditional model answers alone (Kynkäänniemi et al. 2024). weak: an inferior denoiser to move away from in place
     of the null condition ("autoguidance", Karras et al. 2024). Raises ValueError for a scale, a rescale or an
-    interval out of range, and for null and weak together.
+    interval out of range, for null and weak together, and for a weak one of another schedule.
     """
 
     denoiser: Denoiser
@@ -50,6 +51,11 @@ class Guided:
             raise ValueError(f"`null` must be a Condition or None; got {self.null!r:.60}: write scale=... by name.")
         if self.null is not None and self.weak is not None:
             raise ValueError("`null` and `weak` are two things to move away from: give one of them.")
+        schedules = [part.schedule for part in (self.denoiser, self.weak) if part is not None]
+        if self.weak is not None and not any(isinstance(schedule, nn.Module) for schedule in schedules):
+            own, other = map(levels, schedules)
+            if own != other:  # x0 and eps of the two would add up to different x_t
+                raise ValueError("`weak` must have the schedule of the denoiser that it guides; got another one.")
         check_number("scale", self.scale, 0, 100)
         check_number("rescale", self.rescale, 0, 1)
         pair = isinstance(self.interval, tuple | list)

@@ -18,9 +18,12 @@ OURS = "The weights are under the MIT license; card.json says how they were trai
 def fetch(name: str | Path, **options: Any) -> str | Path:
     """The folder into which a model "owner/name" was downloaded; any other name, or a folder's, as it is.
 
-    options: those of huggingface_hub's download. Raises ValueError when the hub gives no such model.
+    options: those of huggingface_hub's download. Raises ValueError when the hub gives no such model, and for options
+    of one that is not from there.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) or Path(name).exists():
+        if given := next((option for option, value in options.items() if value is not None), None):
+            raise ValueError(f"`{given}` is for models of the hub, not for {str(name)!r}; to a device: .to(device).")
         return name
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

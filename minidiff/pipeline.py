@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -246,7 +247,8 @@ class TextToImage(ModelHubMixin):
 
         Raises ValueError for a model that cannot be saved, and then leaves a model that lies there as it is.
         """
-        self._contents()
+        with tempfile.TemporaryDirectory() as trial:  # huggingface_hub removes config.json before it asks us to write
+            self._save_pretrained(Path(trial))
         return super().save_pretrained(save_directory, **hub)
 
     def _save_pretrained(self, save_directory: Path) -> None:

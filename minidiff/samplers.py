@@ -76,7 +76,8 @@ def sample(
         )
     asked = denoiser.denoiser if isinstance(denoiser, Guided) else denoiser
     if type(asked) is NetDenoiser:  # what others read, they know
-        check_read(asked, cond)
+        for said in (cond, denoiser.null if isinstance(denoiser, Guided) else None):
+            check_read(asked, said)
         asked.check_alpha(torch.as_tensor(asked.schedule.alpha(times[:1].to(x.device, torch.float32))))
     memory = None
     for t, s in pairwise(times.tolist()):  # as numbers: a step can then look at them without waiting for a GPU
@@ -110,7 +111,8 @@ def ddpm_step(
     a variance too small by the share sum (y_t - y_s)^2 / y_t over the steps, y = sigma^2 / (alpha^2 v + sigma^2):
     about 4 / N at least, for N steps on whatever grid, and 5 / N for v = 1 and even steps of the cosine schedule.
     data_variance: v >= 0, to add what is missing if the data are N(0, v); see `posterior`. 0 suits data near to
-    single points, as pictures are, 1 was Ho's other choice.
+    single points, as pictures are, 1 was Ho's other choice; but with v > 0 the last step, too, ends in noise, which
+    Ho's does not.
     """
     check_number("data_variance", data_variance, 0, 1e12)
     t, s = as_times(t, x_t), as_times(s, x_t)

@@ -178,7 +178,7 @@ def check_falling(schedule: Any) -> NoiseSchedule:
     """
     if isinstance(check_schedule(schedule), torch.nn.Module):  # learned, and perhaps on a GPU
         return schedule
-    t = torch.tensor([0.25, 0.75, noise_end(schedule)], device="cpu")
+    t = noise_end(schedule) * torch.tensor([0.25, 0.75, 1.0], device="cpu")
     try:
         ratio = torch.as_tensor(schedule.alpha(t)) / torch.as_tensor(schedule.sigma(t))
     except (TypeError, RuntimeError, ValueError) as error:
@@ -208,7 +208,7 @@ def markov_step(schedule: NoiseSchedule, x_s: Tensor, s: Tensor, t: Tensor, nois
         a = alpha_t / alpha_s
 
     For neighboring steps of a DDPM schedule a^2 = 1 - beta: Ho et al. 2020, equation 2. x_s, noise: (B, ...);
-    s <= t: (B,). Raises ValueError for other times.
+    s <= t: (B,), with alpha_s > 0. Raises ValueError for s > t.
     """
     a, std = transition(*_both_ends(schedule, s, t))
     return per_sample(a, x_s) * x_s + per_sample(std, x_s) * noise
@@ -227,7 +227,7 @@ def posterior(
         sigma_ts^2 = sigma_t^2 - a^2 sigma_s^2
 
     Source: Ho et al. 2020, equations 6 and 7, written for any s < t and so for every schedule. Raises ValueError for
-    other times.
+    s > t; at t = 0 there is no step back.
 
     If x0 is only a guess, std^2 lacks pull^2 times the variance that is left around it. With `data_variance` v that
     is added as for data N(0, v): v sigma_t^2 / (alpha_t^2 v + sigma_t^2). For v = 1 on a DDPM schedule std^2 is then

@@ -178,5 +178,10 @@ def test_captions_are_read_once_by_a_frozen_encoder() -> None:
     assert torch.equal(x, pictures.batch(torch.tensor([2, 0]))[0]) and cond.text is not None
     for got, wanted in zip(cond.text, clip(captions), strict=True):
         assert torch.equal(got, wanted[[2, 0]])
+    many = 100 * captions  # read in parts: the longest caption of the first is not that of the last
+    few = EncodedPictures(CaptionedPictures(pictures.pictures.repeat(100, 1, 1, 1), [*many[:-1], "cat"]), clip)
+    assert len(few) == 300 and few.tokens.shape[1] == told.tokens.shape[1]
+    for got, wanted in zip((few.tokens, few.mask, few.pooled), (told.tokens, told.mask, told.pooled), strict=True):
+        torch.testing.assert_close(got[-3:-1], wanted[:2])
     other = EncodedPictures(CaptionedPictures(pictures.pictures, captions[::-1]), clip)
     assert told.digest != other.digest  # a run that goes on with wrong captions says so

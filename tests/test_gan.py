@@ -68,6 +68,14 @@ def test_training_moves_the_samples_towards_the_data():
     assert not torch.equal(last, averaged)
 
 
+@pytest.mark.parametrize(("answer", "rounds"), [(True, 1), (1, 3)])
+def test_only_true_ends_a_game(answer, rounds):
+    seen, source = [], TensorSource(EIGHT.sample(256, seeded(0))[0])
+    players = perceptron(2, 2), perceptron(2, 1)
+    train_gan(*players, source, GANConfig(3, 128, 2), on_step=lambda result: (seen.append(result), answer)[1])  # type: ignore[func-returns-value]
+    assert len(seen) == rounds
+
+
 def test_the_picture_networks_fit_together():
     pictures = PictureGenerator()(randn((3, 64), seeded(0)))
     assert pictures.shape == (3, 3, 16, 16) and float(pictures.detach().abs().max()) <= 1

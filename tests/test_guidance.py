@@ -155,9 +155,13 @@ def test_autoguidance_moves_away_from_a_weaker_denoiser():
     guided = Guided(strong, scale=1.5, weak=weak)(X, 0.4)
     good, bad = strong(X, 0.4).x0, weak(X, 0.4).x0
     assert torch.allclose(guided.x0, bad + 1.5 * (good - bad), atol=1e-5)
-    told = Guided(strong, scale=1.5, weak=denoisers()[1])(X, 0.4, COND)  # both are told the condition
-    good, bad = strong(X, 0.4, COND).x0, denoisers()[1](X, 0.4, COND.expand(16)).x0
+    torch.manual_seed(0)
+    net = NetDenoiser(MLP(labels=8), CosineSchedule(), "v")
+    told = Guided(strong, scale=1.5, weak=net)(X, 0.4, COND)  # both are told the condition
+    good, bad = strong(X, 0.4, COND).x0, net(X, 0.4, COND.expand(16)).x0
     assert torch.allclose(told.x0, bad + 1.5 * (good - bad), atol=1e-5)
+    with pytest.raises(ValueError, match="`weak` must have the schedule of the denoiser that it guides"):
+        Guided(strong, scale=1.5, weak=denoisers()[1])
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0, 101, "3"])

@@ -65,6 +65,27 @@ def test_a_text_encoder_of_others_cannot_be_saved(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before  # the model there is still whole
 
 
+@pytest.mark.parametrize("flaw", ["weights", "card"])
+def test_what_cannot_be_written_leaves_the_model_that_lies_there(tmp_path: Path, flaw: str) -> None:
+    pipe = small_pipe()
+    pipe.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    if flaw == "weights":
+        next(pipe.denoiser.parameters()).data.fill_(float("nan"))
+    else:
+        pipe.card = {"loss": torch.tensor(0.1)}
+    with pytest.raises((ValueError, TypeError), match=r"NaN|JSON"):
+        pipe.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_option_of_the_hub_is_not_dropped_for_a_model_that_is_here(tmp_path: Path) -> None:
+    small_pipe().save_pretrained(tmp_path)
+    for name, option in (("emoji-64", {"device": "cuda"}), (tmp_path, {"revison": "main"})):
+        with pytest.raises(ValueError, match=rf"`{next(iter(option))}` is for models of the hub, not for .*\.to\("):
+            TextToImage.from_pretrained(name, **option)
+
+
 def test_loading_leaves_the_global_random_state_as_it_was(tmp_path: Path) -> None:
     small_pipe().save_pretrained(tmp_path)
     state = torch.get_rng_state()

@@ -225,8 +225,8 @@ def test_what_is_likeliest_mistaken_in_a_training_is_said() -> None:
         (lambda: train(Denoising(denoiser), source, {"steps": 1}, device="cpu"), r"`config` must be a TrainConfig"),  # type: ignore[arg-type]
         (lambda: TextToImage(MLP()), "`denoiser` must be a NetDenoiser with a UNet for 3 channels, .*got MLP"),  # type: ignore[arg-type]
         (lambda: Condition(text="a cat"), r"`text` must be what an encoder says, .*got 'a cat'"),  # type: ignore[arg-type]
-        (lambda: Condition(label=[1]), r"`label` must be a tensor of integers, .*got \[1\]"),  # type: ignore[arg-type]
-        (lambda: Condition(label=torch.tensor([0.5])), r"`label` must be a tensor of integers, .*0\.5"),
+        (lambda: Condition(label=[1]), r"`label` must be integers, one per row, .*got \[1\]"),  # type: ignore[arg-type]
+        (lambda: Condition(label=torch.tensor([0.5])), r"`label` must be integers, one per row, .*0\.5"),
         (
             lambda: MLP(labels=2)(torch.ones(1, 2), torch.ones(1), Condition(label=torch.tensor([3]))),
             "from 0 .* to 2",
@@ -270,7 +270,7 @@ def test_a_schedule_that_is_not_registered_is_asked_for(tmp_path: Path, monkeypa
 
 def test_what_a_fine_tune_begins_with_has_another_name(tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    with pytest.raises(ValueError, match="`start` must be left out for midjourney: what it fine-tunes is its `clip`"):
+    with pytest.raises(ValueError, match="`start` must be left out for midjourney: it builds upon its `clip`"):
         run("midjourney", tmp_path, start="emoji-64", device="cpu")
     with pytest.raises(ValueError, match=r"`clip` must be a model that draws and has a mini-CLIP, .*shapes is none"):
         run("midjourney", tmp_path, clip="shapes", device="cpu")

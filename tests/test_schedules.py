@@ -13,6 +13,7 @@ from minidiff.schedules import (
     DiscreteSchedule,
     LinearSchedule,
     RectifiedFlow,
+    check_falling,
     forward_jump,
     make_schedule,
     time_grid,
@@ -225,6 +226,14 @@ def _denoiser():
 def test_wrong_input_gets_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_a_schedule_that_ends_early_is_looked_at_where_it_is():
+    class Early(RectifiedFlow):
+        t_max = 0.7
+
+    for schedule in (CosineSchedule(2), CosineSchedule(3), Early()):
+        assert check_falling(schedule) is schedule
 
 
 @pytest.mark.parametrize("kind", PARAMETERIZATIONS)

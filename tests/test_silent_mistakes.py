@@ -85,6 +85,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a step back, forwards": (lambda: posterior(FLOW, Z, Z, t=0.4, s=0.5), "`s` must not lie above `t`"),  # type: ignore
     "parts of other lengths": (lambda: Condition(image=X[:2].flatten(1), label=torch.ones(4).long()), "equally many"),
     "an image that is no tensor": (lambda: Condition(image=[1.0]), "`image` must be a tensor"),  # type: ignore
+    "an image without rows": (lambda: Condition(image=torch.ones(128)), r"`image` must be a tensor \(B, D\)"),
+    "a label without rows": (lambda: Condition(label=torch.tensor(3)), "`label` must be integers, one per row"),
+    "a negative that is not read": (
+        lambda: styles_pipe().generate(
+            Condition(label=torch.tensor([1])), 1, seeds=[0], steps=1, null=Condition(image=torch.ones(1, 4))
+        ),
+        "`cond` must hold only what the network reads, and that is no image",
+    ),
     "a negative size": (lambda: UNetConfig(image_dim=-3), "`image_dim` must be an integer"),
     "half a size": (lambda: UNetConfig(pooled_dim=0.5), "`pooled_dim` must be an integer"),  # type: ignore[arg-type]
     "two things to move away from": (
@@ -206,6 +214,8 @@ def test_what_could_not_be_drawn_is_said_before_it_is_trained() -> None:
         Denoising(NetDenoiser(MLP(dim=2, labels=3), FLOW, "flow"))
     with pytest.warns(UserWarning, match=r"`drop.none` is 0.* 0.1 teaches it"):
         Denoising(NetDenoiser(MLP(dim=2, pooled_dim=4), FLOW, "flow"), ConditionDropout(1, 0, 0, 0))
+    with pytest.warns(UserWarning, match="`drop` is None.* 0.1 teaches it"):
+        Denoising(NetDenoiser(MLP(dim=2, pooled_dim=4), FLOW, "flow"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         NetDenoiser(MLP(dim=2), CosineSchedule(), "eps")

@@ -57,6 +57,13 @@ def test_the_learning_rate_rises_over_the_warmup_stays_and_falls_to_zero_over_th
     assert learning_rate_at(TrainConfig(steps=10, batch_size=1, warmup=0, decay=0), 0, 0.0) == 1e-3
 
 
+@pytest.mark.parametrize(("answer", "steps"), [(True, 1), (1, 20), ("written", 20), (None, 20)])
+def test_only_true_ends_a_run(answer: Any, steps: int) -> None:
+    """What a function happens to return, as the number of characters that `write` wrote, is no wish to stop."""
+    result = train(Regression(), TensorSource(data()), config(), device="cpu", on_step=lambda _: answer)
+    assert result.step == steps
+
+
 def by_hand(c: TrainConfig, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """AdamW (Loshchilov & Hutter 2019, algorithm 2), clipping and averaging, written out in float64."""
     model = Regression().double()

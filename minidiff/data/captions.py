@@ -58,7 +58,7 @@ def caption(record: EmojiRecord, style: str | None = None, *, rng: random.Random
     """
     check_choice("language", language, ("en", "de"))
     name, plain_name, tone = _parts(record.name if language == "en" else record.name_de, language)
-    said = f", {_STYLE_WORDS[check_choice('style', style, STYLES)]}" if style is not None else ""
+    said = f", {style_words(check_choice('style', style, STYLES))}" if style is not None else ""
     if said and rng.random() >= STYLE_SAID:
         said = ""
     elif said and rng.random() < 0.25:
@@ -97,9 +97,6 @@ def training_captions(record: EmojiRecord, style: str | None, n: int, seed: int)
     while len(found) < n:
         found.append(caption(record, style, rng=rng, language="de" if rng.random() < GERMAN else "en"))
     return found
-
-
-_STYLE_WORDS = {style: style_words(style) for style in STYLES}
 
 
 @cache

@@ -67,7 +67,10 @@ class EncodedPictures(InMemory):
             way = "train it along by JointDenoising, or call its requires_grad_(False)"
             raise ValueError(f"`encoder` must be frozen, as it would not be trained here: {way}.")
         self.pictures, self.captions = pictures.pictures, pictures.captions
-        self.tokens, self.mask, self.pooled = encoder(pictures.captions)
+        parts = [pictures.captions[i : i + 256] for i in range(0, len(pictures), 256)]  # all at once may not fit
+        text = Condition.cat([Condition(encoder(part)) for part in parts]).text
+        assert text is not None
+        self.tokens, self.mask, self.pooled = text
 
     def __len__(self) -> int:
         return len(self.captions)

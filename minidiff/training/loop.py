@@ -81,10 +81,9 @@ def train(
     if config.save_every and folder is None:
         warnings.warn("`save_every` needs a `folder` to save into: without one nothing is saved.", stacklevel=2)
     team, own = processes.join(device)
-    cuda = [own] if own.type == "cuda" else []
     with (
-        torch.random.fork_rng(devices=cuda),
-        torch.cuda.device(own) if cuda else nullcontext(),
+        processes.random_kept(own),
+        torch.cuda.device(own) if own.type == "cuda" else nullcontext(),
         modes_kept(objective),
     ):
         return Run(objective, source, config, team, own).go(Path(folder) if folder else None, on_step)
@@ -146,7 +145,7 @@ class Run:
                 due = result.step >= min(self.next_read, config.steps) or result.step % config.log_every == 0
                 if due or saves:
                     self._read()
-                if on_step is not None and on_step(result):
+                if on_step is not None and on_step(result) is True:
                     result.stopped = "on_step"
                 if ctrl_c.pressed:
                     result.stopped = "Ctrl-C"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minidiff.common import Condition, check_number
-from minidiff.denoisers import NetDenoiser, check_encoder, net_config, reads
+from minidiff.denoisers import READ_BY, NetDenoiser, check_encoder, net_config, reads
 from minidiff.schedules import levels
 
 
@@ -71,11 +71,18 @@ class Denoising(nn.Module):
                 way = "text alone has ConditionDropout(text=0.9, image=0, both=0, none=0.1), neither has drop=None"
                 raise ValueError(f"`drop` must show no {part} to a network that reads none: {way}.")
         self.start = ""
-        labels = getattr(net_config(denoiser), "labels", 0)
-        never = "label_drop" if labels and not label_drop else "drop.none" if drop and not drop.none else ""
+        shape = net_config(denoiser)
+        told = any(getattr(shape, size, None) for part in ("text", "image") for size in READ_BY[part])
+        never = ""
+        if getattr(shape, "labels", 0) and not label_drop:
+            never = "`label_drop` is 0"
+        elif drop and not drop.none:
+            never = "`drop.none` is 0"
+        elif told and drop is None:
+            never = "`drop` is None, whose `none` would be 0"
         if never:
             said = "guidance and drawing unasked need a network that has met the empty condition"
-            warnings.warn(f"`{never}` is 0: {said}. 0.1 teaches it.", stacklevel=2)
+            warnings.warn(f"{never}: {said}. 0.1 teaches it.", stacklevel=2)
 
     @property
     def task(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,18 @@ def join(device: str | torch.device | None) -> tuple[Any, torch.device]:
         return PartialState(), pick_device(device)
     state = PartialState(cpu=str(device) == "cpu" or not torch.cuda.is_available())
     return state, state.device if state.device.type == "cuda" else torch.device("cpu")  # of which there is one
+
+
+@contextmanager
+def random_kept(device: torch.device) -> Iterator[None]:
+    """Give the global random generators, the device's own among them, back the state that they had."""
+    kept = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        if kept is not None:
+            torch.mps.set_rng_state(kept)
 
 
 @torch.no_grad()
