@@ -43,7 +43,7 @@ def inks(x: Tensor) -> Tensor:
     drawn = ((1 - torch.stack([r, g, b], 1).amin(1)) > 0.08).float()[:, None]
     outline = (F.max_pool2d(drawn, 3, 1, 1) - drawn)[:, 0]
     blue = torch.maximum(((1 - light) * 1.25).clamp(0, 1) ** 1.2, outline)
-    coral = ((r - b) * 1.3).clamp(0, 1).roll((1, 1), (1, 2))
+    coral = F.pad(((r - b) * 1.3).clamp(0, 1), (1, 0, 1, 0))[:, :-1, :-1]
     grain = 1 - 0.12 * randn(x.shape[-2:], seeded(3)).abs().clamp(max=2).to(x.device)
     return torch.stack([blue, coral], 1) * grain
 

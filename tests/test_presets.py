@@ -289,8 +289,7 @@ def test_a_compiled_network_is_averaged_and_saved_like_any_other(
     run("shapes-cpu", tmp_path / "plain", **QUICK)
     a, b = (checkpoints.load_model(tmp_path / name)[1] for name in ("compiled", "plain"))
     assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=2e-3) for k in a)
-    twin = EMA(compiled[0]).module()
-    assert isinstance(copy.deepcopy(twin), UNet)
+    assert isinstance(copy.deepcopy(EMA(compiled[0]).module()), UNet)
 
 
 @pytest.mark.usefixtures("tiny")
