@@ -35,8 +35,8 @@ def card_with_marks(card: dict[str, Any], before: dict[str, Any], found: dict[st
     again = f"`minidiff evaluate emoji-64 --repeats {settings['repeats']}` draws and marks them again."
     told["note"] = f"Guidance and shift were chosen on the validation split. {again}"
     kept = {"text_encoder": before["text_encoder"]}
-    if "start" in card:  # trained further: how the first weights came about belongs to it
-        kept["begun_with"] = {name: v for name, v in before.items() if name not in (*kept, "evaluation")}
+    if "start" in card:  # trained further: how the first weights came about, and what they reached, belong to it
+        kept["begun_with"] = {name: v for name, v in before.items() if name not in kept}
     return card | kept | {"evaluation": old | told | {"rows": rows}}
 
 

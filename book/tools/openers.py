@@ -45,13 +45,14 @@ SAID = {
     ),
     "04_text": (
         "One and the same noise, ten prompts: {prompts}.",
-        "Ten drawings in a row, one of each prompt; the heart, the panda and the Christmas tree are plain to see.",
+        "Ten drawings in a row, one of each prompt; the heart, the panda, the crown, the rainbow and the Christmas "
+        "tree are plain to see.",
     ),
     "05_dalle_midjourney": (
         "The same words and the same noise; from left to right more of a fine-tune that changes the "
         "look. (We picked two that came out well.)",
         "Two rows of ten pictures, an apple and a Christmas tree. On the left they have clean colors on white; to "
-        "the right they turn into prints in coral and blue on cream paper.",
+        "the right they turn into prints in plum, coral and blue on cream paper.",
     ),
 }
 PROMPTS = (
@@ -68,7 +69,7 @@ PROMPTS = (
 )
 COLORS = {"01_basics": 24, "02_forward": 48, "03_reverse": 64, "04_text": 128, "05_dalle_midjourney": 96}
 STATES = (0, 30, 40, 46, 51, 55, 60)  # of the points' sixty steps: most is decided late
-TUNED = (("a red apple", "fluent-3d", 0), ("christmas tree", "noto", 3))
+TUNED = (("a red apple", "fluent-3d", 6), ("christmas tree", "noto", 3))
 
 
 def points_walk_back(n: int = 1000) -> Image.Image:
