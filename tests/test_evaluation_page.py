@@ -123,7 +123,7 @@ def test_a_difference_is_drawn_where_it_lies_and_in_red_where_it_is_beyond_doubt
         assert f'd="M{middle:.1f} -10V24"' in drawing and f'd="{line}"' in drawing and f'cx="{dot}"' in drawing
     rows, best = evaluation.TABLES["differences"](), evaluation.load("sweep")["best"]
     assert len(rows) == 1 + len(evaluation.load("sweep")["rows"]) and not any("guidance 4" in row for row in rows)
-    assert best["shift"] == 2 and any(row.startswith("| guidance 1, shift 3 |") for row in rows)
+    assert best["shift"] == 2 and any(row.startswith("| guidance 1, shift 3,") for row in rows)
 
 
 def test_the_card_and_the_page_show_the_same_numbers() -> None:
