@@ -266,7 +266,7 @@ def test_a_loaded_model_goes_on_learning_as_it_did(tmp_path: Path) -> None:
     again = checkpoints.load_denoiser(tmp_path)
     assert {name: getattr(again, name) for name in how} == how
     flagship = checkpoints.load_denoiser("emoji-64")
-    assert (flagship.time_sampling, flagship.time_shape) == ("logit-normal", (0.0, 1.0))
+    assert (flagship.time_sampling, flagship.time_shape) == ("logit-normal", (2.0, 1.5))
 
 
 def test_a_name_that_has_come_to_mean_another_schedule_is_noticed(

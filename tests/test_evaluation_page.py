@@ -25,7 +25,13 @@ import evaluation_tables as evaluation  # noqa: E402
 CONTROLS = ("training pictures, moved as in training", "the same, drawn again")
 
 
-@pytest.mark.parametrize("name", ["evaluation", "sweep", "steps", "told"])
+def test_steps_were_compared_before_the_second_training_as_the_page_says() -> None:
+    before, page = TextToImage.from_pretrained("emoji-64").card["start"], ROOT / "book" / "evaluation.md"
+    assert evaluation.load("steps")["weights"] == before
+    assert "compared *before* the model's second training" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["evaluation", "sweep", "told"])
 def test_the_numbers_are_those_of_the_model_that_ships(name: str) -> None:
     found = evaluation.load(name)
     pipe = TextToImage.from_pretrained(found["checkpoint"])
