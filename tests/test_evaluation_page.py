@@ -99,7 +99,7 @@ def test_a_table_shows_the_numbers_of_its_file() -> None:
         f"less similar to the true pictures, by {evaluation.estimate(less)}".replace("\N{NO-BREAK SPACE}", " "),
         f"that {-beside['base_100']['mean']:.2f} fewer are right",
         f"{most['similarity']['mean']:.2f} more similar, and no more right answers",
-        f"had {100 * earlier['base_100']['mean']:.0f} of these 100 held-out drawings right in place of",
+        f"had {100 * earlier['base_100']['mean']:.0f} of 100 held-out drawings right in place of",
         f"a similarity of {earlier['similarity']['mean']:.2f} in place of {model['similarity']['mean']:.2f}",
         f"to the classifier (their similarity is {fewer['alike']['mean']:.2f})",
         f"they lose {-100 * fewer['base_100']['mean']:.1f} in a hundred on these {pairs:,} pairs",

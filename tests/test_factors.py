@@ -29,7 +29,7 @@ from minidiff.factors import (
 )
 from minidiff.metrics import diversity
 from minidiff.prior import Prior
-from minidiff.recipes_look import two_inks
+from minidiff.recipes_look import inks, two_inks
 
 
 def test_the_factorial_has_every_combination_once() -> None:
@@ -123,3 +123,11 @@ def test_a_cell_can_be_drawn_again() -> None:
     (row,) = [r for r in factors.load_results()["rows"] if Cell(**{k: r[k] for k in vars(Cell())}) == Cell()]
     assert found["look"][0] == pytest.approx(row["look"][0][:2], abs=0.02)
     assert found["evidence"][0] == pytest.approx(row["evidence"][0][:2], abs=0.1)
+
+
+def test_the_coral_is_printed_one_pixel_off_and_not_around_the_edge() -> None:
+    x = torch.ones(1, 3, 8, 8)
+    x[..., -1, :] = x[..., :, -1] = torch.tensor([1.0, -1.0, -1.0])[:, None]  # red at the bottom and on the right
+    x[..., 3, 4] = torch.tensor([1.0, -1.0, -1.0])
+    coral = inks(x)[0, 1]
+    assert coral.nonzero().tolist() == [[4, 5]]

@@ -32,7 +32,8 @@ def card_with_marks(card: dict[str, Any], before: dict[str, Any], found: dict[st
     told = {"prompts": test["pictures"], "pictures_per_prompt": settings["repeats"], "shift": found["shift"]}
     told |= {name: settings[name] for name in ("steps", "guidance")}
     told["precision"] = f"{found['precision']} on {card['device']}"
-    again = f"`minidiff evaluate emoji-64 --repeats {settings['repeats']}` draws and marks them again."
+    asked = f"minidiff evaluate emoji-64 --repeats {settings['repeats']} --precision {found['precision']}"
+    again = f"`{asked}` draws and marks them again."
     told["note"] = f"Guidance and shift were chosen on the validation split. {again}"
     kept = {"text_encoder": before["text_encoder"]}
     if "start" in card:  # trained further: how the first weights came about, and what they reached, belong to it
